@@ -1,0 +1,75 @@
+# Every way to run and check Adlatus. `make help` lists the targets.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+SETUP_LOG := $(VENV)/setup.log
+
+.DEFAULT_GOAL := help
+.PHONY: help setup dev run check test nightly fmt lint types imports migrate revision bench requirements clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)$$/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+setup: $(VENV)/.run-ready ## create the virtual environment and install what `make run` needs
+
+run: setup ## set everything up and serve on http://127.0.0.1:8000
+	@exec $(BIN)/adlatus serve
+
+dev: $(VENV)/.dev-ready ## also install what development needs
+
+check: dev lint types imports ## before each commit: format, lint, types, imports, fast tests
+	@$(BIN)/pytest -q -m "not slow and not nightly"
+
+test: dev lint types imports ## everything but the nightly variants
+	@$(BIN)/pytest -m "not nightly"
+
+nightly: dev ## the long variants too
+	@$(BIN)/pytest --timeout 3600
+
+fmt: dev ## format and sort imports
+	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
+
+lint: dev ## formatting and lint rules
+	@$(BIN)/ruff format -q --check . && $(BIN)/ruff check -q .
+
+types: dev ## mypy --strict
+	@$(BIN)/mypy --no-error-summary
+
+imports: dev ## imports point down
+	@$(BIN)/lint-imports --no-cache > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
+
+migrate: setup ## bring the database of ADLATUS_DATABASE_URL, or the embedded one, to this version's schema
+	@$(BIN)/adlatus migrate
+
+revision: dev ## draft a migration: make revision m="what changes"
+	@$(BIN)/python migrations/new_revision.py $(m)
+
+bench: dev ## measure against the floors, print ratios, write bench/results.json
+	@$(BIN)/python -m bench
+
+requirements: dev ## compile the pinned requirements from pyproject.toml
+	@for args in "--extra local -o requirements.txt" "--extra local --extra dev -c requirements.txt -o requirements-dev.txt"; do \
+		$(BIN)/pip-compile -q --strip-extras --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $$args pyproject.toml || exit 1; \
+	done
+
+clean: ## remove what the targets above have made in this folder
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist
+
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Adlatus needs Python 3.11 or newer as $(PYTHON). On Debian: apt install python3 python3-venv, or make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "This Python cannot make virtual environments. On Debian: apt install python3-venv" >&2; exit 1; }
+	@echo "Creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run-ready: requirements.txt pyproject.toml | $(VENV)/bin/pip
+	@echo "Installing the requirements (once)"
+	@{ $(BIN)/pip install --disable-pip-version-check -r requirements.txt && \
+		$(BIN)/pip install --disable-pip-version-check --no-deps -e . ; } > $(SETUP_LOG) 2>&1 || { tail -20 $(SETUP_LOG) >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.dev-ready: requirements-dev.txt $(VENV)/.run-ready
+	@echo "Installing the development requirements (once)"
+	@$(BIN)/pip install --disable-pip-version-check -r requirements-dev.txt > $(SETUP_LOG) 2>&1 || { tail -20 $(SETUP_LOG) >&2; exit 1; }
+	@touch $@

@@ -1,0 +1,20 @@
+"""Adlatus: a self-hosted server that speaks the OpenAI Assistants API v2 on the wire.
+
+A map, from the outside in; imports point down only:
+
+- `cli`        the command: serve, worker, migrate, doctor, rehearse
+- `app`        the HTTP application: opens resources and the worker, mounts `api`
+- `api`        HTTP, one file per noun
+- `worker`     claims runs and keeps their leases alive
+- `runs`       what a run does: lifecycle, commands, loop, journal
+- `resources`  opens everything outside the process; the only place that picks a backend
+- `backends`   the outside: model endpoint, embedded PostgreSQL, wake-ups
+- `store`      the database: tables, statements, paging, leases, the event log
+- `rehearsal`  the scripted model server
+- `wire`       the contract: what JSON comes in and goes out
+- `errors`, `ids`, `settings`, `telemetry`
+"""
+
+from typing import Final
+
+__version__: Final = "0.1.0a1"

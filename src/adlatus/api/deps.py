@@ -1,0 +1,206 @@
+"""What routes need, by name: resources, the caller's project, ids of the right kind, a page, bodies as JSON."""
+
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+from typing import Annotated, Any, Literal, Protocol
+
+import orjson
+from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from pydantic_core import PydanticCustomError
+
+from adlatus.errors import BAD_JSON, InvalidRequest, Unauthorized, from_validation
+from adlatus.resources import Resources
+from adlatus.settings import DEFAULT_PROJECT
+from adlatus.store.db import Database
+from adlatus.store.leases import Claim, Lease
+from adlatus.store.pages import Page
+from adlatus.wire.common import refuse_nul
+
+NO_KEY = (
+    "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth "
+    "(i.e. Authorization: Bearer YOUR_KEY), or as the password field (with blank username) if you're accessing the API "
+    "from your browser and are prompted for a username and password. You can obtain an API key from your operator."
+)
+
+
+SEEN = "adlatus.seen"
+"""Key of the request's scope under which the middleware learns what the route found out."""
+
+
+class Executor(Protocol):
+    """The worker of this process, as far as a request needs it."""
+
+    def offer(self) -> Claim | None:
+        """A claim for a new run, if there is room."""
+
+    def start(self, lease: Lease) -> None:
+        """Execute a run that was committed with that claim."""
+
+
+def _resources(request: Request) -> Resources:
+    resources: Resources = request.app.state.resources
+    return resources
+
+
+def _database(request: Request) -> Database:
+    return _resources(request).database
+
+
+def _executor(request: Request) -> Executor | None:
+    executor: Executor | None = request.app.state.worker
+    return executor
+
+
+def authenticate(resources: Resources, authorization: str | None) -> str:
+    """The project of a bearer key. Without configured keys any bearer or none is the default project."""
+    if not resources.project_by_key:
+        return DEFAULT_PROJECT
+    scheme, _, secret = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not secret.strip():
+        raise Unauthorized(NO_KEY)
+    if project_id := resources.project_by_key.get(sha256(secret.strip().encode()).digest()):
+        return project_id
+    raise Unauthorized(
+        f"Incorrect API key provided: {_masked(secret.strip())}. The keys of this server are in its ADLATUS_API_KEYS.",
+        code="invalid_api_key",
+    )
+
+
+async def _project(request: Request) -> str:
+    project_id = authenticate(_resources(request), request.headers.get("authorization"))
+    request.scope[SEEN]["project"] = project_id
+    return project_id
+
+
+async def _beta(openai_beta: Annotated[str | None, Header(include_in_schema=False)] = None) -> None:
+    """The rules of the `OpenAI-Beta` header. *Source*: field reports (semantics, section 3)."""
+    if openai_beta is None:
+        raise InvalidRequest(
+            "You must provide the 'OpenAI-Beta' header to access the Assistants API. Please try again by setting the "
+            "header 'OpenAI-Beta: assistants=v2'.",
+            code="invalid_beta",
+        )
+    for entry in openai_beta.split(","):
+        name, _, version = entry.strip().partition("=")
+        if not version:
+            raise InvalidRequest(
+                f"Invalid beta header provided: '{entry.strip()}'. The header should be in the format "
+                "'OpenAI-Beta: example_beta=v1'.",
+                code="invalid_beta",
+            )
+        if name == "assistants" and version == "v1":
+            raise InvalidRequest(
+                "The v1 Assistants API has been deprecated. See the migration guide for more information: "
+                "https://platform.openai.com/docs/assistants/migration.",
+                code="invalid_beta",
+            )
+        if (name, version) != ("assistants", "v2"):
+            raise InvalidRequest(f"Unknown beta requested: '{name}'.", code="invalid_beta")
+
+
+async def _page(
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Annotated[Literal["asc", "desc"], Query()] = "desc",
+    after: Annotated[str | None, Query()] = None,
+    before: Annotated[str | None, Query()] = None,
+) -> Page:
+    return Page(limit=limit, order=order, after=after or None, before=before or None)
+
+
+def _id(name: str, prefix: str) -> Any:
+    """A dependency that gives the path parameter `name`, refusing ids of the wrong kind. *Source*: a field report."""
+
+    async def check(request: Request) -> str:
+        value: str = request.path_params[name]
+        if not value.startswith(prefix):
+            raise InvalidRequest(
+                f"Invalid '{name}': '{value[:128]}'. Expected an ID that begins with '{prefix}'.",
+                param=name,
+                code="invalid_value",
+            )
+        return value
+
+    return Depends(check)
+
+
+Opened = Annotated[Resources, Depends(_resources)]
+Db = Annotated[Database, Depends(_database)]
+WorkerHere = Annotated[Executor | None, Depends(_executor)]
+Project = Annotated[str, Depends(_project)]
+Paging = Annotated[Page, Depends(_page)]
+AssistantId = Annotated[str, _id("assistant_id", "asst")]
+ThreadId = Annotated[str, _id("thread_id", "thread")]
+MessageId = Annotated[str, _id("message_id", "msg")]
+RunId = Annotated[str, _id("run_id", "run")]
+StepId = Annotated[str, _id("step_id", "step")]
+
+
+class _WireRequest(Request):
+    """A request whose JSON body has been read and parsed already."""
+
+    parsed: Any = None
+
+    async def json(self) -> Any:
+        return self.parsed
+
+
+class WireRoute(APIRoute):
+    """Reads bodies the way the original does: strictly JSON, and an absent body is an empty object."""
+
+    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+        handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
+
+        async def handler(request: Request) -> Response:
+            body = await request.body()
+            parsed = _parse(body, request.headers.get("content-type", "")) if body.strip() else {}
+            headers = [(name, value) for name, value in request.scope["headers"] if name != b"content-type"]
+            scope = {**request.scope, "headers": [*headers, (b"content-type", b"application/json")]}
+            wire_request = _WireRequest(scope, request.receive)
+            wire_request._body = b"{}"  # what FastAPI looks at to know that there is a body
+            wire_request.parsed = parsed
+            return await handle(wire_request)
+
+        return handler
+
+
+def _parse(body: bytes, content_type: str) -> Any:
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        raise InvalidRequest(
+            f"Invalid Content-Type header ({media_type or 'none'}), expected application/json. (HINT: If you're using "
+            "curl, you can pass -H 'Content-Type: application/json')"
+        )
+    try:
+        parsed = orjson.loads(body)
+        if b"\\u0000" in body:
+            refuse_nul(parsed)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(BAD_JSON) from error
+    except PydanticCustomError as error:
+        raise InvalidRequest(error.message(), code=error.type) from error
+    if not isinstance(parsed, dict):
+        raise from_validation([{"type": "dict_type", "loc": (), "input": parsed}], parsed)
+    return parsed
+
+
+def keyed_router() -> APIRouter:
+    """A router whose routes want a key."""
+    return APIRouter(route_class=WireRoute, dependencies=[Depends(_project)])
+
+
+def assistants_router() -> APIRouter:
+    """A router of the Assistants API: its routes want a key and the beta header."""
+    return APIRouter(route_class=WireRoute, dependencies=[Depends(_project), Depends(_beta)])
+
+
+def json_response(json: bytes) -> Response:
+    """JSON that is serialised already."""
+    return Response(json, media_type="application/json")
+
+
+def _masked(secret: str) -> str:
+    return f"{secret[:3]}***{secret[-4:]}" if len(secret) > 12 else "***"

@@ -1,0 +1,99 @@
+"""/v1/threads/{thread_id}/runs, /v1/threads/runs"""
+
+from fastapi import Response
+
+from adlatus.api import sse
+from adlatus.api.deps import (
+    Db,
+    Opened,
+    Paging,
+    Project,
+    RunId,
+    ThreadId,
+    WorkerHere,
+    assistants_router,
+    json_response,
+)
+from adlatus.runs import commands
+from adlatus.store import pages, rows
+from adlatus.store.tables import runs, threads
+from adlatus.wire.common import ObjectList, object_list
+from adlatus.wire.runs import CreateRunRequest, CreateThreadAndRunRequest, ModifyRunRequest, Run
+
+router = assistants_router()
+
+
+# Before /threads/{thread_id}, or "runs" would be taken for a thread
+@router.post("/threads/runs", response_model=Run, responses=sse.STREAMED)
+async def create_thread_and_run(
+    opened: Opened, project: Project, worker: WorkerHere, body: CreateThreadAndRunRequest
+) -> Response:
+    """Create a thread and a run on it."""
+    created = await commands.create_thread_and_run(
+        opened.database,
+        opened.events,
+        project,
+        body,
+        expires_after_s=opened.settings.run_expires_after_s,
+        claim=worker.offer() if worker else None,
+    )
+    return _started(opened, worker, created, stream=body.stream)
+
+
+@router.post("/threads/{thread_id}/runs", response_model=Run, responses=sse.STREAMED)
+async def create_run(
+    opened: Opened, project: Project, worker: WorkerHere, thread_id: ThreadId, body: CreateRunRequest
+) -> Response:
+    """Create a run on a thread."""
+    created = await commands.create(
+        opened.database,
+        opened.events,
+        project,
+        thread_id,
+        body,
+        expires_after_s=opened.settings.run_expires_after_s,
+        claim=worker.offer() if worker else None,
+    )
+    return _started(opened, worker, created, stream=body.stream)
+
+
+@router.get("/threads/{thread_id}/runs", response_model=ObjectList[Run])
+async def list_runs(db: Db, project: Project, thread_id: ThreadId, page: Paging) -> Response:
+    """List the runs of a thread."""
+    found, has_more = await pages.read(db, runs, "run", page, project_id=project, thread_id=thread_id)
+    if not found:
+        await rows.get(db, threads, "thread", thread_id, project_id=project)
+    return json_response(object_list([(row["id"], Run.of(row).json_bytes()) for row in found], has_more))
+
+
+@router.get("/threads/{thread_id}/runs/{run_id}", response_model=Run)
+async def retrieve_run(db: Db, project: Project, thread_id: ThreadId, run_id: RunId) -> Response:
+    """Retrieve a run. The SDK's polling helpers are told to come back soon."""
+    row = await rows.get(db, runs, "run", run_id, project_id=project, thread_id=thread_id)
+    response = json_response(Run.of(row).json_bytes())
+    response.headers["openai-poll-after-ms"] = "100"
+    return response
+
+
+@router.post("/threads/{thread_id}/runs/{run_id}", response_model=Run)
+async def modify_run(db: Db, project: Project, thread_id: ThreadId, run_id: RunId, body: ModifyRunRequest) -> Response:
+    """Replace the metadata of a run."""
+    changes = {"metadata": body.metadata or {}} if "metadata" in body.model_fields_set else {}
+    row = await rows.modify(db, runs, "run", run_id, changes, project_id=project, thread_id=thread_id)
+    return json_response(Run.of(row).json_bytes())
+
+
+@router.post("/threads/{thread_id}/runs/{run_id}/cancel", response_model=Run)
+async def cancel_run(opened: Opened, project: Project, thread_id: ThreadId, run_id: RunId) -> Response:
+    """Cancel a run."""
+    run = await commands.cancel(opened.database, opened.events, project, thread_id, run_id)
+    return json_response(run.json_bytes())
+
+
+def _started(opened: Opened, worker: WorkerHere, created: commands.Created, *, stream: bool | None) -> Response:
+    """Execute the run here if it was claimed here, and answer with its object or its stream."""
+    if created.lease and worker:
+        worker.start(created.lease)
+    if stream:
+        return sse.stream(opened.events.follow(created.run.id))
+    return json_response(created.run.json_bytes())

@@ -1,0 +1,128 @@
+"""The HTTP application: opens resources and the worker, mounts the routers, renders every error in one place."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from adlatus import __version__
+from adlatus.api import assistants, messages, models, operations, runs, steps, threads
+from adlatus.api.middleware import GuardKeyless, Observe
+from adlatus.errors import ApiError, MethodNotAllowed, NotFound, body, from_validation
+from adlatus.resources import Resources, open_resources
+from adlatus.runs.loop import execute
+from adlatus.settings import Settings
+from adlatus.telemetry import Metrics
+from adlatus.wire.events import compact
+from adlatus.worker import Worker
+
+
+def create_app(settings: Settings, *, resources: Resources | None = None, executor: bool = True) -> FastAPI:
+    """The application. It opens its resources itself unless they are handed in; with `executor` it also runs runs."""
+    metrics = resources.metrics if resources else Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with _opened(settings, resources, metrics) as opened, _worker(opened, executor) as worker:
+            app.state.resources = opened
+            app.state.worker = worker
+            yield
+
+    app = FastAPI(
+        title="Adlatus",
+        version=__version__,
+        description="The OpenAI Assistants API v2, self-hosted.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    for noun in (assistants, runs, threads, messages, steps, models):
+        app.include_router(noun.router, prefix="/v1")
+    app.include_router(operations.router, include_in_schema=False)
+    app.add_exception_handler(ApiError, _render_api_error)
+    app.add_exception_handler(RequestValidationError, _render_validation_error)
+    app.add_exception_handler(HTTPException, _render_http_exception)
+    if not settings.keys:
+        app.add_middleware(GuardKeyless, allowed_origins=settings.origins)
+    app.add_middleware(Observe, metrics=metrics)
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "openai-processing-ms"],
+        )
+    return app
+
+
+@asynccontextmanager
+async def _opened(settings: Settings, resources: Resources | None, metrics: Metrics) -> AsyncIterator[Resources]:
+    if resources:
+        yield resources
+        return
+    async with open_resources(settings, metrics) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def _worker(resources: Resources, executor: bool) -> AsyncIterator[Worker | None]:
+    if not executor:
+        yield None
+        return
+    async with running_worker(resources, resources.settings.run_concurrency) as worker:
+        yield worker
+
+
+@asynccontextmanager
+async def running_worker(resources: Resources, concurrency: int) -> AsyncIterator[Worker]:
+    """A worker that claims and executes runs until the block is left, and hands back what it has not finished."""
+    handler = partial(execute, resources=resources)
+    worker = Worker(resources.database, resources.wakeup, resources.metrics, handler, concurrency=concurrency)
+    task = asyncio.create_task(worker.run())
+    try:
+        yield worker
+    finally:
+        await worker.stop()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def _json(error: ApiError) -> Response:
+    return Response(
+        compact(body(error)), status_code=error.status, headers=error.headers, media_type="application/json"
+    )
+
+
+async def _render_api_error(_request: Request, error: Any) -> Response:
+    return _json(error)
+
+
+async def _render_validation_error(_request: Request, error: Any) -> Response:
+    return _json(from_validation(error.errors(), error.body))
+
+
+async def _render_http_exception(request: Request, error: Any) -> Response:
+    """Routing's own refusals. *Source* of the wording: the original's `Invalid URL`, with a hint of ours."""
+    path = request.url.path
+    where = f"({request.method} {path[:200]})"
+    if error.status_code == MethodNotAllowed.status:
+        allowed = error.headers.get("allow", "") if error.headers else ""
+        return _json(
+            MethodNotAllowed(f"Not allowed to {request.method} on {path[:200]} (HINT: allowed are {allowed}).")
+        )
+    if error.status_code != NotFound.status:
+        problem = ApiError(str(error.detail))
+        problem.status = error.status_code
+        return _json(problem)
+    if path == "/v1" or path.startswith("/v1/"):
+        hint = "this server does not offer that endpoint; /docs lists those that it does"
+    else:
+        hint = f"the API lives under /v1: set base_url to {request.url.scheme}://{request.url.netloc}/v1"
+    return _json(NotFound(f"Invalid URL {where} (HINT: {hint})."))

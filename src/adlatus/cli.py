@@ -1,0 +1,243 @@
+"""The command line: reads Settings, starts things, prints for people. No logic."""
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+import uvloop
+from pydantic import ValidationError
+
+from adlatus import __version__, doctor
+from adlatus.app import create_app, running_worker
+from adlatus.backends.postgres import embedded_postgres
+from adlatus.errors import StartupError
+from adlatus.rehearsal import server as rehearsal
+from adlatus.resources import Resources, open_resources
+from adlatus.settings import Settings, is_loopback
+from adlatus.store import migrate
+from adlatus.telemetry import Metrics, configure_logging
+from adlatus.worker import GRACE_S
+
+log = structlog.get_logger(__name__)
+
+
+def main() -> None:
+    """Entry point of the `adlatus` command."""
+    arguments = _parser().parse_args()
+    try:
+        settings = _settings(arguments)
+        configure_logging(settings.log_format, settings.log_level)
+        code = arguments.run(arguments, settings)
+    except StartupError as error:
+        print(f"adlatus: {error}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code or 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="adlatus", description="The OpenAI Assistants API v2, self-hosted. Settings are ADLATUS_… variables."
+    )
+    parser.add_argument("--version", action="version", version=f"adlatus {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    data_dir = argparse.ArgumentParser(add_help=False)
+    data_dir.add_argument("--data-dir", type=Path, help="folder of everything that is kept on this machine")
+
+    serve = commands.add_parser("serve", parents=[data_dir], help="serve the API and execute runs")
+    serve.add_argument("--host", help="address to listen on (127.0.0.1)")
+    serve.add_argument("--port", type=int, help="port to listen on (8000)")
+    serve.add_argument("--no-executor", action="store_true", help="leave runs to `adlatus worker`")
+    serve.set_defaults(run=_serve)
+
+    worker = commands.add_parser("worker", parents=[data_dir], help="execute runs of a shared database")
+    worker.add_argument("--concurrency", type=int, metavar="N", dest="run_concurrency", help="runs at a time")
+    worker.set_defaults(run=_worker)
+
+    migrations = commands.add_parser("migrate", parents=[data_dir], help="bring the database to this version's schema")
+    migrations.set_defaults(run=_migrate)
+
+    examine = commands.add_parser("doctor", parents=[data_dir], help="check every component and give advice")
+    examine.set_defaults(run=_doctor)
+
+    rehearse = commands.add_parser("rehearse", help="serve the scripted rehearsal model alone")
+    rehearse.add_argument("--host", help="address to listen on (127.0.0.1)")
+    rehearse.add_argument("--port", type=int, help="port to listen on (8001)")
+    rehearse.set_defaults(run=_rehearse)
+    return parser
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    """Settings from the environment, flags in front."""
+    flags = {
+        name: value
+        for name in ("host", "port", "data_dir", "run_concurrency")
+        if (value := getattr(arguments, name, None)) is not None
+    }
+    try:
+        settings = Settings(**flags)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"ADLATUS_{'_'.join(map(str, problem['loc'])).upper() or 'settings'}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)
+        )
+        raise StartupError(problems) from error
+    return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})
+
+
+def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
+    if not settings.keys and not is_loopback(settings.host):
+        raise StartupError(
+            f"refusing to listen on {settings.host} without API keys: anyone who reaches it could use it. "
+            "Set ADLATUS_API_KEYS=key or key:project (comma-separated), or listen on 127.0.0.1."
+        )
+    return _run_until_signal(_serve_until_stopped(settings, executor=not arguments.no_executor))
+
+
+async def _serve_until_stopped(settings: Settings, *, executor: bool) -> None:
+    listener = _listen(settings)
+    metrics = Metrics()
+    async with open_resources(settings, metrics) as resources:
+        app = create_app(settings, resources=resources, executor=executor)
+        config = uvicorn.Config(
+            app,
+            loop="none",
+            http="httptools",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=round(GRACE_S) + 2,
+            timeout_keep_alive=75,
+        )
+        server = _Server(config)
+        _print_banner(resources, listener, executor=executor)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            server.should_exit = True  # no new connections; those that are open see their runs out, or handed back
+            if worker := app.state.worker:
+                await worker.stop()
+            await resources.events.stop()
+            await serving
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `_run_until_signal`: a stop has to reach what is outside of uvicorn too."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _worker(_arguments: argparse.Namespace, settings: Settings) -> int:
+    if settings.database_url is None:
+        raise StartupError(
+            "`adlatus worker` shares a PostgreSQL with servers: set ADLATUS_DATABASE_URL. On one machine without it, "
+            "`adlatus serve` executes the runs of its embedded database itself."
+        )
+    return _run_until_signal(_work_until_stopped(settings))
+
+
+async def _work_until_stopped(settings: Settings) -> None:
+    async with (
+        open_resources(settings, Metrics()) as resources,
+        running_worker(resources, settings.run_concurrency) as worker,
+    ):
+        log.info("executing runs", worker=worker.name, concurrency=settings.run_concurrency)
+        await asyncio.Event().wait()
+
+
+def _migrate(_arguments: argparse.Namespace, settings: Settings) -> int:
+    asyncio.run(_migrate_database(settings))
+    print(f"The database is at revision {migrate.head()}.")
+    return 0
+
+
+async def _migrate_database(settings: Settings) -> None:
+    if settings.database_url is not None:
+        await migrate.upgrade(settings.database_url.get_secret_value())
+        return
+    async with embedded_postgres(settings.data_dir) as embedded:
+        await migrate.upgrade(embedded.dsn)
+
+
+def _doctor(_arguments: argparse.Namespace, settings: Settings) -> int:
+    return asyncio.run(doctor.examine(settings))
+
+
+def _rehearse(arguments: argparse.Namespace, _settings: Settings) -> int:
+    host, port = arguments.host or "127.0.0.1", 8001 if arguments.port is None else arguments.port
+    print(f"Rehearsal model on http://{host}:{port}/v1: a scripted stand-in, not a language model.", flush=True)
+    asyncio.run(rehearsal.serve(host, port))
+    return 0
+
+
+def _run_until_signal(work: Coroutine[Any, Any, None]) -> int:
+    """Run until `work` ends, or SIGINT or SIGTERM cancels it; a second signal ends the process at once."""
+
+    async def supervised() -> None:
+        task = asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+        first_at: float | None = None
+
+        def stop(number: signal.Signals) -> None:
+            nonlocal first_at
+            if first_at is None:
+                first_at = time.monotonic()
+            elif time.monotonic() - first_at < 1:
+                return  # the same stop, heard twice: from a terminal and from whoever started us
+            else:
+                log.warning("stopping at once; the embedded database will be adopted by the next start")
+                os._exit(128 + number)
+            log.info("stopping", signal=number.name)
+            task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop, number)
+        with suppress(asyncio.CancelledError):
+            await task
+
+    uvloop.run(supervised())
+    return 0
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """The listening socket, bound before anything is started, so that a taken port is known at once."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        listener.bind((settings.host.strip("[]"), settings.port))
+    except OSError as error:
+        listener.close()
+        raise StartupError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose another --port."
+        ) from error
+    return listener
+
+
+def _print_banner(resources: Resources, listener: socket.socket, *, executor: bool) -> None:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    width = max(len(name) for name, _, _ in resources.report)
+    print(f"\nAdlatus {__version__} serves the Assistants API on http://{shown}:{port}/v1\n", file=sys.stderr)
+    for name, what, change in resources.report:
+        print(f"  {name:<{width}}  {what}" + (f"  [{change}]" if change else ""), file=sys.stderr)
+    if not executor:
+        print("  This process executes no runs: start `adlatus worker` beside it.", file=sys.stderr)
+    print(
+        f"\n  Stop with Ctrl-C. API: http://{shown}:{port}/docs. Check: adlatus doctor\n", file=sys.stderr, flush=True
+    )

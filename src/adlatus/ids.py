@@ -1,0 +1,34 @@
+"""Object ids with the prefixes and lengths of the real service."""
+
+import secrets
+import string
+import time
+import uuid
+from typing import Literal
+
+Kind = Literal["asst", "thread", "msg", "run", "step", "call", "file", "vs", "vsfb", "upload", "part"]
+
+_ALPHANUMERIC = string.ascii_letters + string.digits
+_BASE58 = "".join(c for c in _ALPHANUMERIC if c not in "0OIl")
+
+
+def new_id(kind: Kind) -> str:
+    """A fresh id such as `asst_` and 24 characters. *Source*: recorded objects (semantics, section 8)."""
+    match kind:
+        case "file":
+            return "file-" + _random(_BASE58, 22)
+        case "vs" | "upload" | "part":
+            return f"{kind}_{int(time.time()):08x}{secrets.token_hex(12)}"
+        case "vsfb":
+            return f"vsfb_{uuid.uuid4().hex}"
+        case _:
+            return f"{kind}_{_random(_ALPHANUMERIC, 24)}"
+
+
+def new_request_id() -> str:
+    """The value of the `x-request-id` header: `req_` and 32 hexadecimal digits."""
+    return f"req_{secrets.token_hex(16)}"
+
+
+def _random(alphabet: str, length: int) -> str:
+    return "".join(secrets.choice(alphabet) for _ in range(length))

@@ -1,0 +1,145 @@
+"""Everything outside the process that the server works with, opened in order and closed in reverse.
+
+The only place that picks a backend.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from hashlib import sha256
+
+import asyncpg
+import httpx
+import structlog
+from sqlalchemy.dialects.postgresql import insert
+
+from adlatus.backends.llm import Endpoint, Llm, open_llm
+from adlatus.backends.postgres import embedded_postgres
+from adlatus.backends.wakeup import Wakeup, listen
+from adlatus.errors import StartupError
+from adlatus.rehearsal import server as rehearsal
+from adlatus.settings import DEFAULT_PROJECT, Settings
+from adlatus.store import leases, migrate
+from adlatus.store.db import Database, open_database, plain_dsn
+from adlatus.store.events import EventLog
+from adlatus.store.tables import projects
+from adlatus.telemetry import Metrics
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What is open.
+
+    `project_by_key` is by the key's SHA-256, and empty where no key is wanted. `report` says for people what was
+    picked, and how to pick something else.
+    """
+
+    settings: Settings
+    database: Database
+    events: EventLog
+    wakeup: Wakeup
+    llm: Llm
+    metrics: Metrics
+    project_by_key: Mapping[bytes, str]
+    report: tuple[tuple[str, str, str], ...]
+
+
+@asynccontextmanager
+async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[Resources]:
+    """Open every backend that the settings ask for. Raises `StartupError` with advice."""
+    async with AsyncExitStack() as stack:
+        dsn, database_report = await _open_dsn(stack, settings)
+        database = await stack.enter_async_context(open_database(dsn, max_connections=24))
+        # The lock on the data folder is ours, so whoever held leases in it is dead
+        if settings.database_url is None and (freed := await leases.release_all(database)):
+            log.info("runs of an earlier process go on", runs=freed)
+        await _ensure_projects(database, settings)
+        events = EventLog(database)
+        await _in_background(stack, events)
+        wakeup = await stack.enter_async_context(listen(dsn, leases.WAKE_CHANNEL))
+        endpoint, model_report = await _endpoint(stack, settings)
+        llm = await stack.enter_async_context(open_llm(endpoint))
+        report = (
+            ("data folder", str(settings.data_dir), "--data-dir or ADLATUS_DATA_DIR"),
+            ("database", database_report, "ADLATUS_DATABASE_URL"),
+            ("model", model_report, "ADLATUS_MODEL_BASE_URL, ADLATUS_MODEL"),
+            ("storage", "none yet: files are not offered by this version", ""),
+            ("tools", "stored, not run yet: code_interpreter, file_search, functions", ""),
+            ("keys", _keys_report(settings), "ADLATUS_API_KEYS"),
+        )
+        yield Resources(settings, database, events, wakeup, llm, metrics, _project_by_key(settings), report)
+
+
+async def _open_dsn(stack: AsyncExitStack, settings: Settings) -> tuple[str, str]:
+    """A database at the schema of this version, and what to say of it."""
+    if settings.database_url is None:
+        embedded = await stack.enter_async_context(embedded_postgres(settings.data_dir))
+        if await migrate.current(embedded.dsn) != migrate.head():
+            await migrate.upgrade(embedded.dsn)
+        state = "adopted from an earlier, killed server" if embedded.adopted else "started"
+        return embedded.dsn, f"embedded PostgreSQL, {state} (pid {embedded.pid})"
+    dsn = plain_dsn(settings.database_url.get_secret_value())
+    try:
+        revision = await migrate.current(dsn)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, ValueError) as error:
+        raise StartupError(f"ADLATUS_DATABASE_URL: cannot connect to the database: {error}") from error
+    if revision != migrate.head():
+        raise StartupError(
+            f"The database is at revision {revision or 'none'}, this version of Adlatus wants {migrate.head()}: "
+            "run `adlatus migrate` with the same ADLATUS_DATABASE_URL first."
+        )
+    at = httpx.URL(dsn)
+    return dsn, f"PostgreSQL at {at.host or 'a unix socket'}{at.path}"
+
+
+async def _ensure_projects(database: Database, settings: Settings) -> None:
+    wanted = sorted({DEFAULT_PROJECT, *(key.project_id for key in settings.keys)})
+    statement = insert(projects).values([{"id": project_id} for project_id in wanted]).on_conflict_do_nothing()
+    await database.fetch(statement)
+
+
+def _project_by_key(settings: Settings) -> Mapping[bytes, str]:
+    """The project of each configured key, by the key's SHA-256; empty where no key is wanted."""
+    return {sha256(key.secret.get_secret_value().encode()).digest(): key.project_id for key in settings.keys}
+
+
+async def _in_background(stack: AsyncExitStack, events: EventLog) -> None:
+    """Write events until the stack closes; what is left then is written last."""
+    task = asyncio.create_task(events.write_forever())
+
+    async def stop() -> None:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await events.stop()
+
+    stack.push_async_callback(stop)
+
+
+async def _endpoint(stack: AsyncExitStack, settings: Settings) -> tuple[Endpoint, str]:
+    """The model endpoint, and what to say of it."""
+    if settings.model_base_url is None:
+        base_url = await stack.enter_async_context(rehearsal.running())
+        report = "rehearsal: a scripted stand-in, not a language model"
+        return Endpoint(base_url, forwards_images=True, name="rehearsal"), report
+    url = httpx.URL(settings.model_base_url)
+    if url.scheme not in ("http", "https") or not url.host:
+        raise StartupError(
+            f"ADLATUS_MODEL_BASE_URL is not an http(s) address: '{settings.model_base_url}'. "
+            "It usually ends in /v1, as in http://localhost:11434/v1."
+        )
+    forwards = settings.image_urls == "forward" or (settings.image_urls == "auto" and url.host == "api.openai.com")
+    key = settings.model_api_key.get_secret_value() if settings.model_api_key else None
+    endpoint = Endpoint(settings.model_base_url, key, settings.model, forwards, name=url.host)
+    which = f"every name goes to {settings.model}" if settings.model else "names pass through"
+    return endpoint, f"{url.copy_with(username=None, password=None)}, {which}"
+
+
+def _keys_report(settings: Settings) -> str:
+    if not settings.keys:
+        return "none: any bearer or none is accepted, on loopback only"
+    projects_opened = {key.project_id for key in settings.keys}
+    return f"{len(settings.keys)} configured, for {len(projects_opened)} project(s)"

@@ -1,0 +1,53 @@
+"""From a run and the messages of its thread to the request for the model. Pure."""
+
+from collections.abc import Sequence
+
+from adlatus.wire.common import Json
+from adlatus.wire.messages import Message
+from adlatus.wire.runs import Run
+
+
+class RefusedImage(Exception):  # noqa: N818
+    """The endpoint may not be given this link; the message says what to do."""
+
+
+def build(run: Run, messages: Sequence[Message], *, forwards_images: bool) -> Json:
+    """The chat request of a run: instructions as the system message, then the thread, oldest first.
+
+    Raises `RefusedImage` where a message links to an image and the endpoint may not fetch links.
+    """
+    chat: list[Json] = [{"role": "system", "content": run.instructions}] if run.instructions else []
+    said = ((message.role, _content(message, forwards_images)) for message in messages)
+    chat += [{"role": role, "content": content} for role, content in said if content]
+    request: Json = {"model": run.model, "messages": chat}
+    optional = {
+        "temperature": run.temperature,
+        "top_p": run.top_p,
+        "reasoning_effort": run.reasoning_effort,
+        "max_completion_tokens": run.max_completion_tokens,
+        "response_format": None if run.response_format == "auto" else run.response_format,
+    }
+    return request | {name: value for name, value in optional.items() if value is not None}
+
+
+def _content(message: Message, forwards_images: bool) -> str | list[Json]:
+    if message.role == "assistant" or all(part["type"] == "text" for part in message.content):
+        return "\n".join(part["text"]["value"] for part in message.content if part["type"] == "text")
+    return [_part(part, forwards_images) for part in message.content]
+
+
+def _part(part: Json, forwards_images: bool) -> Json:
+    match part["type"]:
+        case "text":
+            return {"type": "text", "text": part["text"]["value"]}
+        case "image_url":
+            image = part["image_url"]
+            if not forwards_images and not image["url"].startswith("data:"):
+                raise RefusedImage(
+                    "The message links to an image, and the model endpoint would fetch the link from inside its own "
+                    "network. Send the image as a data: URL, or set ADLATUS_IMAGE_URLS=forward if that is safe."
+                )
+            return {"type": "image_url", "image_url": {"url": image["url"], "detail": image["detail"]}}
+        case _:
+            # Files are not offered yet, so there are no bytes to show; the model is told rather than left to guess.
+            return {"type": "text", "text": f"[The image {part['image_file']['file_id']} is not available.]"}

@@ -1,0 +1,115 @@
+"""All settings, read once from the environment into one frozen object that is passed down."""
+
+import os
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+DEFAULT_PROJECT = "default"
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """One bearer key of `ADLATUS_API_KEYS` and the project that it opens."""
+
+    secret: SecretStr
+    project_id: str
+
+
+def default_data_dir() -> Path:
+    """`/var/lib/adlatus` for root, else `$XDG_DATA_HOME/adlatus` or `~/.local/share/adlatus`."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/adlatus")
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".local" / "share") / "adlatus"
+
+
+class Settings(BaseSettings):
+    """Every field is the environment variable `ADLATUS_<FIELD>`; all are optional.
+
+    Raises `pydantic.ValidationError` where a value is malformed.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="ADLATUS_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    host: Annotated[str, Field(description="Address to listen on; anything but loopback needs API keys")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one")] = 8000
+    data_dir: Annotated[
+        Path,
+        Field(
+            default_factory=default_data_dir,
+            description="Folder of everything that is kept on this machine; `/var/lib/adlatus` for root, else by XDG",
+        ),
+    ]
+    database_url: Annotated[
+        SecretStr | None,
+        Field(description="`postgresql://user:password@host/db` of an own PostgreSQL; unset: the embedded one"),
+    ] = None
+    model_base_url: Annotated[
+        str | None,
+        Field(description="OpenAI-compatible endpoint such as `http://localhost:11434/v1`; unset: the rehearsal model"),
+    ] = None
+    model_api_key: Annotated[SecretStr | None, Field(description="Key for the model endpoint")] = None
+    model: Annotated[
+        str | None,
+        Field(description="Upstream model that every model name goes to; unset: names pass through"),
+    ] = None
+    image_urls: Annotated[
+        Literal["auto", "forward", "refuse"],
+        Field(
+            description="Whether `https://` images go to the model endpoint as links, which it then fetches itself; "
+            "`auto` forwards to OpenAI and the rehearsal model only. `data:` URLs always go"
+        ),
+    ] = "auto"
+    api_keys: Annotated[
+        str | None,
+        Field(description="Bearer keys, comma-separated, each `key` or `key:project`; unset: loopback without keys"),
+        NoDecode,
+    ] = Field(default=None, repr=False)
+    run_expires_after_s: Annotated[int, Field(ge=1, description="Seconds until an unfinished run expires")] = 600
+    run_concurrency: Annotated[int, Field(ge=1, description="Runs that one process executes at a time")] = 400
+    cors_origins: Annotated[
+        str | None, Field(description="Origins of web pages that may call the API, comma-separated, or `*`")
+    ] = None
+    log_format: Annotated[
+        Literal["auto", "console", "json"],
+        Field(description="`console` on a terminal and `json` elsewhere when `auto`"),
+    ] = "auto"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="Least level to log")] = "info"
+
+    @model_validator(mode="after")
+    def _keys_are_well_formed(self) -> Self:
+        _ = self.keys
+        return self
+
+    @property
+    def keys(self) -> tuple[ApiKey, ...]:
+        """The keys of `api_keys`, parsed."""
+        entries = [entry.strip() for entry in (self.api_keys or "").split(",") if entry.strip()]
+        keys = []
+        for number, entry in enumerate(entries, 1):
+            secret, _, project = entry.partition(":")
+            if not secret or (":" in entry and not project):
+                raise ValueError(f"ADLATUS_API_KEYS: entry {number} is neither `key` nor `key:project`")
+            keys.append(ApiKey(SecretStr(secret), project or DEFAULT_PROJECT))
+        return tuple(keys)
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The origins of `cors_origins`, parsed."""
+        return tuple(origin.strip().rstrip("/") for origin in (self.cors_origins or "").split(",") if origin.strip())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on, or the host part of a `Host` header, can only mean this machine."""
+    name = host.strip("[]").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,282 @@
+"""The tables. Column names equal the wire's names; instants are unix seconds, UTC, by the database's clock.
+
+JSON columns are `json`, not `jsonb`, which would lose the order of keys: objects come back as they were sent.
+`seq` keeps the order of rows that were made in the same second.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+
+from adlatus.wire.messages import MessageStatus
+from adlatus.wire.runs import RunStatus
+from adlatus.wire.steps import StepStatus
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+ENDED = (
+    RunStatus.CANCELLED,
+    RunStatus.FAILED,
+    RunStatus.COMPLETED,
+    RunStatus.INCOMPLETE,
+    RunStatus.EXPIRED,
+)
+"""Final statuses of a run: nothing moves out of them, the lease is gone and `expires_at` is null."""
+
+unix_now = func.floor(func.extract("epoch", func.now())).cast(BigInteger)
+"""The start of the transaction in unix seconds, by the database's clock."""
+
+_NOW = text("floor(extract(epoch FROM now()))::bigint")
+
+
+def _one_of(column: str, values: type[RunStatus] | type[StepStatus] | type[MessageStatus]) -> str:
+    return f"{column} IN ({_listed(tuple(values))})"
+
+
+def _listed(values: tuple[str, ...]) -> str:
+    return ", ".join(f"'{value}'" for value in values)
+
+
+def _id() -> Column[str]:
+    return Column("id", Text, primary_key=True)
+
+
+def _project() -> Column[str]:
+    return Column("project_id", Text, ForeignKey("projects.id"), nullable=False)
+
+
+def _thread() -> Column[str]:
+    return Column("thread_id", Text, ForeignKey("threads.id", ondelete="CASCADE"), nullable=False)
+
+
+def _created() -> tuple[Column[int], Column[int]]:
+    return (
+        Column("created_at", BigInteger, nullable=False, server_default=_NOW),
+        Column("seq", BigInteger, Identity(always=True), nullable=False),
+    )
+
+
+def _json(name: str, *, nullable: bool = False) -> Column[object]:
+    return Column(name, JSON, nullable=nullable)
+
+
+def _instant(name: str) -> Column[int]:
+    return Column(name, BigInteger)
+
+
+projects = Table(
+    "projects",
+    metadata,
+    _id(),
+    Column("created_at", BigInteger, nullable=False, server_default=_NOW),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    _id(),
+    _project(),
+    Column("sha256", LargeBinary, nullable=False),
+    Column("shown", Text, nullable=False),  # the key's first and last characters
+    *_created(),
+    _instant("revoked_at"),
+    _instant("last_used_at"),
+    UniqueConstraint("sha256"),
+    Index(None, "project_id", "created_at", "seq"),
+)
+
+assistants = Table(
+    "assistants",
+    metadata,
+    _id(),
+    _project(),
+    *_created(),
+    Column("name", Text),
+    Column("description", Text),
+    Column("model", Text, nullable=False),
+    Column("instructions", Text),
+    _json("tools"),
+    _json("tool_resources"),
+    _json("metadata"),
+    Column("temperature", Float),
+    Column("top_p", Float),
+    Column("reasoning_effort", Text),
+    _json("response_format"),
+    Index(None, "project_id", "created_at", "seq"),
+)
+
+threads = Table(
+    "threads",
+    metadata,
+    _id(),
+    _project(),
+    *_created(),
+    _json("metadata"),
+    _json("tool_resources"),
+    Index(None, "project_id", "created_at", "seq"),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    _id(),
+    _project(),
+    _thread(),
+    *_created(),
+    Column("assistant_id", Text),
+    Column("run_id", Text),
+    Column("role", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    _json("incomplete_details", nullable=True),
+    _instant("incomplete_at"),
+    _instant("completed_at"),
+    _json("content"),
+    _json("attachments"),
+    _json("metadata"),
+    CheckConstraint("role IN ('user', 'assistant')", "role"),
+    CheckConstraint(_one_of("status", MessageStatus), "status"),
+    CheckConstraint("(status = 'completed') = (completed_at IS NOT NULL)", "completed_at"),
+    CheckConstraint("(status = 'incomplete') = (incomplete_at IS NOT NULL)", "incomplete_at"),
+    CheckConstraint("(status = 'incomplete') = (incomplete_details IS NOT NULL)", "incomplete_details"),
+    Index(None, "thread_id", "created_at", "seq"),
+    Index(None, "run_id", postgresql_where=text("run_id IS NOT NULL")),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    _id(),
+    _project(),
+    _thread(),
+    *_created(),
+    Column("assistant_id", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    _instant("started_at"),
+    _instant("expires_at"),
+    _instant("cancelled_at"),
+    _instant("failed_at"),
+    _instant("completed_at"),
+    _json("required_action", nullable=True),
+    _json("last_error", nullable=True),
+    Column("model", Text, nullable=False),
+    Column("instructions", Text),
+    _json("tools"),
+    _json("tool_resources"),
+    _json("metadata"),
+    Column("temperature", Float),
+    Column("top_p", Float),
+    Column("reasoning_effort", Text),
+    Column("max_completion_tokens", Integer),
+    Column("max_prompt_tokens", Integer),
+    _json("truncation_strategy"),
+    _json("incomplete_details", nullable=True),
+    _json("usage", nullable=True),
+    _json("response_format"),
+    _json("tool_choice"),
+    Column("parallel_tool_calls", Boolean, nullable=False),
+    # The lease: who executes the run, until when without a heartbeat, and how often the run was claimed.
+    Column("lease_owner", Text),
+    Column("lease_token", Text),
+    Column("lease_expires_at", DateTime(timezone=True)),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    CheckConstraint(_one_of("status", RunStatus), "status"),
+    CheckConstraint(f"(status IN ({_listed(ENDED)})) = (expires_at IS NULL)", "expires_at"),
+    CheckConstraint("(status = 'completed') = (completed_at IS NOT NULL)", "completed_at"),
+    CheckConstraint("(status = 'cancelled') = (cancelled_at IS NOT NULL)", "cancelled_at"),
+    CheckConstraint("(status = 'failed') = (failed_at IS NOT NULL)", "failed_at"),
+    CheckConstraint("status <> 'failed' OR last_error IS NOT NULL", "last_error"),
+    CheckConstraint("(status = 'incomplete') = (incomplete_details IS NOT NULL)", "incomplete_details"),
+    CheckConstraint("(status = 'requires_action') = (required_action IS NOT NULL)", "required_action"),
+    CheckConstraint(
+        "status NOT IN ('in_progress', 'requires_action', 'completed', 'incomplete') OR started_at IS NOT NULL",
+        "started_at",
+    ),
+    CheckConstraint(f"status NOT IN ({_listed(ENDED)}, 'requires_action') OR lease_token IS NULL", "lease_ended"),
+    CheckConstraint(
+        "(lease_token IS NULL) = (lease_expires_at IS NULL) AND (lease_token IS NULL) = (lease_owner IS NULL)",
+        "lease_whole",
+    ),
+    Index(None, "thread_id", "created_at", "seq"),
+    Index(
+        "uq_runs_active_thread",
+        "thread_id",
+        unique=True,
+        postgresql_where=text(f"status NOT IN ({_listed(ENDED)})"),
+    ),
+    Index(
+        "ix_runs_claimable",
+        "created_at",
+        "seq",
+        postgresql_where=text("status IN ('queued', 'in_progress', 'cancelling')"),
+    ),
+)
+
+run_steps = Table(
+    "run_steps",
+    metadata,
+    _id(),
+    _project(),
+    _thread(),
+    Column("run_id", Text, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
+    *_created(),
+    Column("assistant_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    _instant("cancelled_at"),
+    _instant("completed_at"),
+    _instant("expires_at"),
+    _instant("expired_at"),
+    _instant("failed_at"),
+    _json("last_error", nullable=True),
+    _json("step_details"),
+    _json("usage", nullable=True),
+    _json("metadata"),
+    CheckConstraint("type IN ('message_creation', 'tool_calls')", "type"),
+    CheckConstraint(_one_of("status", StepStatus), "status"),
+    CheckConstraint("(status = 'completed') = (completed_at IS NOT NULL)", "completed_at"),
+    CheckConstraint("(status = 'cancelled') = (cancelled_at IS NOT NULL)", "cancelled_at"),
+    CheckConstraint("(status = 'failed') = (failed_at IS NOT NULL)", "failed_at"),
+    CheckConstraint("(status = 'expired') = (expired_at IS NOT NULL)", "expired_at"),
+    Index(None, "run_id", "created_at", "seq"),
+    Index(None, "thread_id"),
+)
+
+run_events = Table(
+    "run_events",
+    metadata,
+    Column("run_id", Text, nullable=False),
+    Column("first_number", BigInteger, nullable=False),
+    Column("last_number", BigInteger, nullable=False),
+    Column("frames", LargeBinary, nullable=False),
+    Column("written_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    PrimaryKeyConstraint("run_id", "first_number"),
+    Index(None, "written_at"),
+    prefixes=["UNLOGGED"],
+    comment="A stream's bytes for readers in other processes; a crash of PostgreSQL may empty it",
+)

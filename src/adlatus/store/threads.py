@@ -1,0 +1,72 @@
+"""Threads and what is inserted into them together."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Text, select
+
+from adlatus.errors import InvalidRequest
+from adlatus.ids import new_id
+from adlatus.store import rows
+from adlatus.store.db import Row, Transaction, param
+from adlatus.store.tables import ENDED, messages, runs, threads, unix_now
+from adlatus.wire.messages import CreateMessageRequest, MessageStatus
+from adlatus.wire.threads import CreateThreadRequest
+
+_NOW = select(unix_now.label("now"))
+_ACTIVE_RUN = (
+    select(runs.c.id).where(runs.c.thread_id == param("the_thread", Text()), runs.c.status.not_in(ENDED)).limit(1)
+)
+
+
+async def add(tx: Transaction, project_id: str, request: CreateThreadRequest) -> Row:
+    """Insert a thread and its first messages; returns the thread's row."""
+    resources = request.tool_resources.model_dump() if request.tool_resources else {}
+    row = await rows.add(
+        tx,
+        threads,
+        id=new_id("thread"),
+        project_id=project_id,
+        metadata=request.metadata or {},
+        tool_resources=resources,
+    )
+    await add_messages(tx, project_id, row["id"], request.messages or ())
+    return row
+
+
+async def lock(tx: Transaction, project_id: str, thread_id: str) -> Row:
+    """The thread's row, locked: who adds to a thread takes turns. Raises `NotFound`."""
+    return await rows.get_locked(tx, threads, "thread", thread_id, project_id=project_id)
+
+
+async def active_run(tx: Transaction, thread_id: str) -> str | None:
+    """The id of the run that locks the thread, if there is one."""
+    row = await tx.fetch_row(_ACTIVE_RUN, the_thread=thread_id)
+    return row["id"] if row else None
+
+
+async def refuse_while_active(tx: Transaction, thread_id: str) -> None:
+    """Raise the original's refusal of a message while a run is active. *Source*: a field report."""
+    if run_id := await active_run(tx, thread_id):
+        raise InvalidRequest(f"Can't add messages to {thread_id} while a run {run_id} is active.")
+
+
+async def add_messages(
+    tx: Transaction, project_id: str, thread_id: str, requests: Sequence[CreateMessageRequest]
+) -> list[Row]:
+    """Insert messages of the client, in order. They are completed from the start."""
+    if not requests:
+        return []
+    now = (await tx.fetch(_NOW))[0]["now"]
+    return [
+        await rows.add(
+            tx,
+            messages,
+            id=new_id("msg"),
+            project_id=project_id,
+            thread_id=thread_id,
+            status=MessageStatus.COMPLETED,
+            completed_at=now,
+            **request.columns(),
+        )
+        for request in requests
+    ]

@@ -1,0 +1,91 @@
+"""What an operator sees: log lines and metrics. Knows neither HTTP nor runs; others count and log through it."""
+
+import logging
+import sys
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+class Metrics:
+    """The Prometheus registry of one server process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "adlatus_http_requests", "HTTP requests answered", ["method", "route", "status"], registry=self.registry
+        )
+        self.request_seconds = Histogram(
+            "adlatus_http_request_seconds",
+            "Seconds from a request to the first byte of its answer",
+            ["route"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.runs_ended = Counter(
+            "adlatus_runs", "Runs ended here, by final status", ["status"], registry=self.registry
+        )
+        self.runs_executing = Gauge("adlatus_runs_executing", "Runs executing in this process", registry=self.registry)
+        self.first_token_seconds = Histogram(
+            "adlatus_run_first_token_seconds",
+            "Seconds from the request to the model to its first token",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.tokens = Counter("adlatus_tokens", "Tokens used, as models report them", ["kind"], registry=self.registry)
+
+    def render(self) -> bytes:
+        """The registry in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+def configure_logging(style: Literal["auto", "console", "json"], level: str) -> None:
+    """Send structlog and the standard library's loggers to stderr, one line per event, with request and run ids."""
+    console = style == "console" or (style == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    renderer: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        if console
+        else [structlog.processors.dict_tracebacks, _flat_event, structlog.processors.JSONRenderer()]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for noisy in ("uvicorn.access", "uvicorn.error", "asyncio", "alembic", "httpx", "sse_starlette"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+
+
+@contextmanager
+def log_context(**ids: str) -> Iterator[None]:
+    """Put ids such as `request_id` and `run_id` on every log line written inside."""
+    with structlog.contextvars.bound_contextvars(**ids):
+        yield
+
+
+def _flat_event(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:  # JSON lines start with what a reader greps for
+    return {"time": event.pop("timestamp", None), "level": event.pop("level", None), **event}

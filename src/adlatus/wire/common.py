@@ -1,0 +1,233 @@
+"""What several resources share: base classes, metadata, tools, tool resources, answers' formats, usage, lists."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+Json = dict[str, Any]
+
+
+class RequestModel(BaseModel):
+    """A request body: strict types, unknown parameters refused, null means the same as absent unless said."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class WireObject(BaseModel):
+    """An object of the API. Built from a row whose columns are named as the fields; other columns are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """The object of a row, whose columns are named as the fields."""
+        return cls.model_validate(dict(row))
+
+    def json_bytes(self) -> bytes:
+        """Compact JSON, keys in wire order."""
+        return self.model_dump_json().encode()
+
+
+MetadataKey = Annotated[str, StringConstraints(max_length=64)]
+MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
+"""16 pairs of strings. *Source*: schema."""
+
+Temperature = Annotated[float, Field(ge=0, le=2)]
+TopP = Annotated[float, Field(ge=0, le=1)]
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Instructions = Annotated[str, Field(max_length=256_000)]
+
+
+def _absent(value: object) -> bool:
+    return value is None
+
+
+# --- Tools. The same shapes come in and go out; what the server fills in is filled in here.
+
+
+class CodeInterpreterTool(RequestModel):
+    type: Literal["code_interpreter"]
+
+
+class HybridSearch(RequestModel):
+    embedding_weight: Annotated[float, Field(ge=0)]
+    text_weight: Annotated[float, Field(ge=0)]
+
+
+class RankingOptions(RequestModel):
+    """*Source* of the defaults: recorded assistants."""
+
+    ranker: Literal["auto", "default_2024_08_21"] = "default_2024_08_21"
+    score_threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
+    hybrid_search: HybridSearch | None = None
+
+
+class FileSearchOptions(RequestModel):
+    max_num_results: Annotated[int | None, Field(ge=1, le=50, exclude_if=_absent)] = None
+    ranking_options: RankingOptions = RankingOptions()
+
+
+class FileSearchTool(RequestModel):
+    type: Literal["file_search"]
+    file_search: FileSearchOptions = FileSearchOptions()
+
+
+class FunctionDefinition(RequestModel):
+    """A function without parameters takes an empty object, and is not strict. *Source*: recorded assistants."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]+$", max_length=64)]
+    description: Annotated[str | None, Field(exclude_if=_absent)] = None
+    parameters: Json = Field(default_factory=lambda: {"type": "object", "properties": {}})
+    strict: bool | None = False
+
+
+class FunctionTool(RequestModel):
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+Tool = Annotated[CodeInterpreterTool | FileSearchTool | FunctionTool, Field(discriminator="type")]
+Tools = Annotated[list[Tool], Field(max_length=128)]
+
+
+# --- Tool resources
+
+
+class CodeInterpreterResources(RequestModel):
+    file_ids: Annotated[list[str], Field(max_length=20)] = []
+
+
+class FileSearchResources(RequestModel):
+    vector_store_ids: Annotated[list[str], Field(max_length=1)] = []
+
+
+class ToolResources(RequestModel):
+    """Files and vector stores of an assistant or a thread; a tool without an entry has no key."""
+
+    code_interpreter: Annotated[CodeInterpreterResources | None, Field(exclude_if=_absent)] = None
+    file_search: Annotated[FileSearchResources | None, Field(exclude_if=_absent)] = None
+
+
+# --- How the model answers
+
+
+class TextFormat(RequestModel):
+    type: Literal["text"]
+
+
+class JsonObjectFormat(RequestModel):
+    type: Literal["json_object"]
+
+
+class JsonSchema(RequestModel):
+    name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]+$", max_length=64)]
+    description: Annotated[str | None, Field(exclude_if=_absent)] = None
+    # `schema` would hide a method of BaseModel
+    schema_: Annotated[Json | None, Field(alias="schema", serialization_alias="schema", exclude_if=_absent)] = None
+    strict: bool | None = False
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, serialize_by_alias=True)
+
+
+class JsonSchemaFormat(RequestModel):
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+_FormatObject = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
+ResponseFormat = Literal["auto"] | _FormatObject
+
+
+class NamedFunction(RequestModel):
+    name: str
+
+
+class FunctionChoice(RequestModel):
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class CodeInterpreterChoice(RequestModel):
+    type: Literal["code_interpreter"]
+
+
+class FileSearchChoice(RequestModel):
+    type: Literal["file_search"]
+
+
+_NamedChoice = Annotated[FunctionChoice | CodeInterpreterChoice | FileSearchChoice, Field(discriminator="type")]
+ToolChoice = Literal["none", "auto", "required"] | _NamedChoice
+
+
+# --- Answers of several resources
+
+
+class CachedTokens(WireObject):
+    cached_tokens: int = 0
+
+
+class ReasoningTokens(WireObject):
+    reasoning_tokens: int = 0
+
+
+class Usage(WireObject):
+    """Tokens of a run or a step. The singular `token` is the original's. *Source*: recorded runs."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_token_details: CachedTokens = CachedTokens()
+    completion_tokens_details: ReasoningTokens = ReasoningTokens()
+
+
+class LastError(WireObject):
+    code: Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]
+    message: str
+
+
+class Deleted(WireObject):
+    """The answer to a delete."""
+
+    id: str
+    object: str
+    deleted: Literal[True] = True
+
+
+Item = TypeVar("Item", bound=WireObject)
+
+
+class ObjectList(WireObject, Generic[Item]):
+    """A page of a list, newest first unless asked otherwise."""
+
+    object: Literal["list"] = "list"
+    data: list[Item]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+def object_list(objects: list[tuple[str, bytes]], has_more: bool) -> bytes:
+    """The JSON of a list from (id, JSON) pairs that are serialised already."""
+    first, last = (f'"{objects[0][0]}"', f'"{objects[-1][0]}"') if objects else ("null", "null")
+    joined = b",".join(json for _, json in objects)
+    tail = f'],"first_id":{first},"last_id":{last},"has_more":{"true" if has_more else "false"}}}'
+    return b'{"object":"list","data":[' + joined + tail.encode()
+
+
+def refuse_nul(value: object) -> None:
+    """Raise where a string of a JSON value holds U+0000, which the database cannot keep."""
+    match value:
+        case str() if "\0" in value:
+            raise PydanticCustomError("invalid_value", "Strings must not hold the NUL character (\\u0000).")
+        case dict():
+            for key, item in value.items():
+                refuse_nul(key)
+                refuse_nul(item)
+        case list():
+            for item in value:
+                refuse_nul(item)
+        case _:
+            pass

@@ -1,0 +1,118 @@
+"""Runs: statuses, requests, object."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from adlatus.wire.assistants import Model
+from adlatus.wire.common import (
+    Instructions,
+    Json,
+    LastError,
+    Metadata,
+    ReasoningEffort,
+    RequestModel,
+    ResponseFormat,
+    Temperature,
+    ToolChoice,
+    ToolResources,
+    Tools,
+    TopP,
+    Usage,
+    WireObject,
+)
+from adlatus.wire.messages import CreateMessageRequest
+from adlatus.wire.threads import CreateThreadRequest
+
+
+class RunStatus(StrEnum):
+    """Where a run stands; the moves between them are the table in `runs/lifecycle.py`."""
+
+    QUEUED = "queued"
+    IN_PROGRESS = "in_progress"
+    REQUIRES_ACTION = "requires_action"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    COMPLETED = "completed"
+    INCOMPLETE = "incomplete"
+    EXPIRED = "expired"
+
+
+class TruncationStrategy(RequestModel):
+    type: Literal["auto", "last_messages"]
+    last_messages: Annotated[int, Field(ge=1)] | None = None
+
+
+TokenBudget = Annotated[int, Field(ge=256)]
+
+
+class RunSettings(RequestModel):
+    """What *create run* and *create thread and run* have in common: overrides of the assistant, for this run only."""
+
+    assistant_id: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    model: Model | None = None
+    instructions: Instructions | None = None
+    tools: Tools | None = None
+    metadata: Metadata | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    stream: bool | None = None
+    max_prompt_tokens: TokenBudget | None = None
+    max_completion_tokens: TokenBudget | None = None
+    truncation_strategy: TruncationStrategy | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    reasoning_effort: ReasoningEffort | None = None
+
+
+class CreateRunRequest(RunSettings):
+    additional_instructions: Instructions | None = None
+    additional_messages: Annotated[list[CreateMessageRequest], Field(max_length=100_000)] | None = None
+
+
+class CreateThreadAndRunRequest(RunSettings):
+    thread: CreateThreadRequest | None = None
+    tool_resources: ToolResources | None = None
+
+
+class ModifyRunRequest(RequestModel):
+    metadata: Metadata | None = None
+
+
+class RunIncompleteDetails(WireObject):
+    reason: Literal["max_completion_tokens", "max_prompt_tokens", "content_filter"]
+
+
+class Run(WireObject):
+    id: str
+    object: Literal["thread.run"] = "thread.run"
+    created_at: int
+    assistant_id: str
+    thread_id: str
+    status: RunStatus
+    started_at: int | None
+    expires_at: int | None
+    cancelled_at: int | None
+    failed_at: int | None
+    completed_at: int | None
+    required_action: Json | None
+    last_error: LastError | None
+    model: str
+    instructions: str | None
+    tools: list[Json]
+    tool_resources: Json
+    metadata: dict[str, str]
+    temperature: float | None
+    top_p: float | None
+    reasoning_effort: str | None
+    max_completion_tokens: int | None
+    max_prompt_tokens: int | None
+    truncation_strategy: Json
+    incomplete_details: RunIncompleteDetails | None
+    usage: Usage | None
+    response_format: str | Json
+    tool_choice: str | Json
+    parallel_tool_calls: bool

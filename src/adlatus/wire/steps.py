@@ -1,0 +1,47 @@
+"""Run steps: statuses and object."""
+
+from enum import StrEnum
+from typing import Literal
+
+from adlatus.wire.common import Json, LastError, Usage, WireObject
+
+
+class StepStatus(StrEnum):
+    """A step is born in progress and ends with its part of the run, or with the run itself."""
+
+    IN_PROGRESS = "in_progress"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    COMPLETED = "completed"
+    EXPIRED = "expired"
+
+
+class RunStep(WireObject):
+    """The recorded wire has `expires_at`, the schema `expired_at` and `metadata` instead: all are sent."""
+
+    id: str
+    object: Literal["thread.run.step"] = "thread.run.step"
+    created_at: int
+    run_id: str
+    assistant_id: str
+    thread_id: str
+    type: Literal["message_creation", "tool_calls"]
+    status: StepStatus
+    cancelled_at: int | None
+    completed_at: int | None
+    expires_at: int | None
+    expired_at: int | None
+    failed_at: int | None
+    last_error: LastError | None
+    step_details: Json
+    usage: Usage | None
+    metadata: dict[str, str]
+
+    def retrieved(self) -> "RunStep":
+        """The step as REST shows it: without an expiry once it has ended; streams keep it. *Source*: recorded steps."""
+        return self if self.status is StepStatus.IN_PROGRESS else self.model_copy(update={"expires_at": None})
+
+
+def message_creation(message_id: str) -> Json:
+    """The details of a step that writes a message."""
+    return {"type": "message_creation", "message_creation": {"message_id": message_id}}

@@ -1,0 +1,138 @@
+"""Claims runs, keeps their leases alive, hands them to whoever executes them. Knows leases, not what a run is."""
+
+import asyncio
+import os
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import structlog
+
+from adlatus.backends.wakeup import Wakeup
+from adlatus.errors import Unavailable
+from adlatus.store import leases
+from adlatus.store.db import Database
+from adlatus.store.leases import LEASE_S, Claim, Interruption, Lease
+from adlatus.telemetry import Metrics, log_context
+from adlatus.wire.runs import RunStatus
+
+log = structlog.get_logger(__name__)
+
+POLL_S = 1.0
+"""How often to look without a wake-up; also the pace of heartbeats."""
+GRACE_S = 5.0
+"""How long runs may go on after a stop before they are handed back."""
+
+Handler = Callable[[Lease], Awaitable[None]]
+
+
+class Worker:
+    """The executor of one process: up to `concurrency` runs at a time, each a task under a lease.
+
+    `run` claims until it is cancelled or `stop` is called. A run may also come in by `offer` and `start`, claimed by
+    the transaction that created it.
+    """
+
+    def __init__(
+        self, database: Database, wakeup: Wakeup, metrics: Metrics, handler: Handler, *, concurrency: int
+    ) -> None:
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._database = database
+        self._wakeup = wakeup
+        self._metrics = metrics
+        self._handler = handler
+        self._concurrency = concurrency
+        self._running: dict[str, tuple[Lease, asyncio.Task[None]]] = {}
+        self._stopping = False
+        self._renewed_at = time.monotonic()
+
+    @property
+    def alive(self) -> bool:
+        """Whether heartbeats get through."""
+        return not self._stopping and time.monotonic() - self._renewed_at < LEASE_S
+
+    def offer(self) -> Claim | None:
+        """A claim to insert a new run with, if there is room for it here."""
+        return leases.new_claim(self.name) if self._room() > 0 else None
+
+    def start(self, lease: Lease) -> None:
+        """Execute a run that is leased to this worker."""
+        task = asyncio.create_task(self._handle(lease), name=lease.run_id)
+        self._running[lease.token] = (lease, task)
+        self._metrics.runs_executing.set(len(self._running))
+        if self._stopping:  # claimed before the stop, committed after it
+            self._interrupt(lease, task, Interruption.STOP)
+
+    async def run(self) -> None:
+        """Claim and renew until stopped. An outage of the database is waited out."""
+        while not self._stopping:
+            try:
+                await self._renew()
+                await self._claim()
+                self._renewed_at = time.monotonic()
+            except Unavailable:
+                log.warning("no heartbeats: the database does not answer", runs=len(self._running))
+            except Exception:
+                log.exception("the worker is at fault; it goes on, and /readyz tells if this does not pass")
+            await self._wakeup.wait(POLL_S)
+
+    async def stop(self) -> None:
+        """Claim nothing more, give what runs a grace period, hand back what is left."""
+        self._stopping = True
+        self._wakeup.set()
+        tasks = [task for _, task in self._running.values()]
+        if tasks:
+            log.info("waiting for runs", runs=len(tasks), at_most_s=GRACE_S)
+            await asyncio.wait(tasks, timeout=GRACE_S)
+        for lease, task in list(self._running.values()):
+            self._interrupt(lease, task, Interruption.STOP)
+        await asyncio.gather(*(task for _, task in self._running.values()), return_exceptions=True)
+
+    def _room(self) -> int:
+        return 0 if self._stopping else self._concurrency - len(self._running)
+
+    async def _claim(self) -> None:
+        if (room := self._room()) > 0:
+            claimed = await leases.claim(self._database, self.name, room)
+            for lease in claimed:
+                self.start(lease)
+
+    async def _renew(self) -> None:
+        held = list(self._running.values())
+        if not held:
+            return
+        statuses = await leases.heartbeat(self._database, [lease.token for lease, _ in held])
+        for lease, task in held:
+            status = statuses.get(lease.token)
+            if status is RunStatus.CANCELLING:
+                self._interrupt(lease, task, Interruption.CANCEL)
+            elif status is None and not task.done():
+                self._interrupt(lease, task, Interruption.LOST)
+
+    def _interrupt(self, lease: Lease, task: asyncio.Task[None], reason: Interruption) -> None:
+        if lease.interruption is None or reason is Interruption.STOP:
+            lease.interruption = reason
+            task.cancel(reason.value)
+
+    async def _handle(self, lease: Lease) -> None:
+        try:
+            with log_context(run_id=lease.run_id, project_id=lease.project_id):
+                await self._handler(lease)
+        except asyncio.CancelledError:
+            await self._hand_back(lease)
+        except Exception:
+            log.exception("executor failed", run_id=lease.run_id)
+            await self._hand_back(lease)
+        finally:
+            if self._room() == 0:
+                self._wakeup.set()  # there may be a run that waits for this place
+            self._running.pop(lease.token, None)
+            self._metrics.runs_executing.set(len(self._running))
+
+    async def _hand_back(self, lease: Lease) -> None:
+        with suppress(Unavailable):
+            await leases.release_if_held(self._database, lease)
+            await leases.wake(self._database)
+            log.info("run handed back", run_id=lease.run_id)

@@ -1,0 +1,249 @@
+"""What all tests share: a real PostgreSQL, a real server on a free port, the rehearsal model, one project per test.
+
+A missing component skips a test with its reason, unless `ADLATUS_TEST_REQUIRE` names it (comma-separated): then the
+test fails. `ADLATUS_TEST_DATABASE_URL` names a PostgreSQL to use in place of the embedded one.
+"""
+
+import asyncio
+import os
+import socket
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import asyncpg
+import httpx
+import pytest
+import uvicorn
+from openai import OpenAI
+
+from adlatus.app import create_app
+from adlatus.backends.postgres import embedded_postgres
+from adlatus.resources import Resources, open_resources
+from adlatus.settings import Settings
+from adlatus.store import migrate
+from adlatus.store.db import Database, open_database
+from adlatus.telemetry import Metrics
+
+Result = TypeVar("Result")
+TEMPLATE = "adlatus_test_template"
+KEYS = 4000
+BETA = {"OpenAI-Beta": "assistants=v2"}
+
+
+def missing(component: str, reason: str) -> NoReturn:
+    """Skip the test because a component is missing; fail it where the component is required."""
+    if component in os.environ.get("ADLATUS_TEST_REQUIRE", "").split(","):
+        pytest.fail(f"{component} is required here, but {reason}")
+    pytest.skip(f"{component}: {reason}")
+
+
+class Loop:
+    """An event loop in a thread of its own, for servers that tests talk to from outside."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, Result], timeout_s: float = 60) -> Result:
+        """The result of a coroutine that runs in the loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_s)
+
+    @contextmanager
+    def stack(self) -> Iterator[AsyncExitStack]:
+        """An exit stack whose async contexts live in the loop, opened and closed by one task as anyio wants it."""
+        stack = AsyncExitStack()
+        try:
+            yield stack
+        finally:
+            self.run(stack.aclose())
+
+    async def _cancel_rest(self) -> None:
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
+    def close(self) -> None:
+        """Stop the loop and its thread, and what libraries left running in it."""
+        self.run(self._cancel_rest())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server of the test process. `resources` may be looked into, from its own loop."""
+
+    url: str
+    resources: Resources
+    loop: Loop
+
+    @property
+    def base_url(self) -> str:
+        """What an application sets as `base_url`."""
+        return f"{self.url}/v1"
+
+
+def shared_reference() -> Path:
+    """The folder of reference material, which is not part of the repository."""
+    named = os.environ.get("ADLATUS_TEST_REFERENCE")
+    folder = Path(named) if named else Path(__file__).parents[2] / "shared" / "reference"
+    if not folder.is_dir():
+        missing("reference", "set ADLATUS_TEST_REFERENCE to the folder of reference material")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """The reference material; tests skip where it is absent."""
+    return shared_reference()
+
+
+@pytest.fixture(scope="session")
+def loop() -> Iterator[Loop]:
+    """The event loop in which the servers of the test session live."""
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(scope="session")
+def postgres(loop: Loop) -> Iterator[str]:
+    """The DSN of a PostgreSQL that may create databases."""
+    if dsn := os.environ.get("ADLATUS_TEST_DATABASE_URL"):
+        yield dsn
+        return
+    # Beside the system's temporary folder's root, because the database's own user has to get in
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="adlatus-tests-", dir="/tmp")))
+        folder.chmod(0o755)
+        opened = stack.enter_context(loop.stack())
+        embedded = loop.run(opened.enter_async_context(embedded_postgres(folder / "data")))
+        yield embedded.dsn
+
+
+def _named(dsn: str, database: str) -> str:
+    head, _, query = dsn.partition("?")
+    return f"{head.rpartition('/')[0]}/{database}" + (f"?{query}" if query else "")
+
+
+async def _execute(dsn: str, *statements: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def template(loop: Loop, postgres: str) -> str:
+    """The name of a database that the migrations have built."""
+    loop.run(_execute(postgres, f"DROP DATABASE IF EXISTS {TEMPLATE}", f"CREATE DATABASE {TEMPLATE}"))
+    loop.run(migrate.upgrade(_named(postgres, TEMPLATE)))
+    return TEMPLATE
+
+
+@pytest.fixture(scope="session")
+def new_database(loop: Loop, postgres: str, template: str) -> Iterator[Callable[[], str]]:
+    """Makes databases, each at head, and drops them at the end."""
+    made: list[str] = []
+
+    def make(*, empty: bool = False) -> str:
+        name = f"adlatus_test_{uuid.uuid4().hex}"
+        made.append(name)
+        loop.run(_execute(postgres, f"CREATE DATABASE {name}" + ("" if empty else f" TEMPLATE {template}")))
+        return _named(postgres, name)
+
+    yield make
+    loop.run(_execute(postgres, *(f"DROP DATABASE {name} WITH (FORCE)" for name in made)))
+
+
+@pytest.fixture
+def database_url(new_database: Callable[[], str]) -> str:
+    """The DSN of a database of this test alone, at head."""
+    return new_database()
+
+
+@pytest.fixture
+def database(loop: Loop, database_url: str) -> Iterator[Database]:
+    """An open database of this test alone; use it through `loop.run`."""
+    with loop.stack() as stack:
+        database = loop.run(stack.enter_async_context(open_database(database_url)))
+        loop.run(_execute(database_url, "INSERT INTO projects (id) VALUES ('default'), ('other')"))
+        yield database
+
+
+@contextmanager
+def serving(loop: Loop, settings: Settings) -> Iterator[Server]:
+    """A server with these settings on a free port, in the loop, until the block is left."""
+    with loop.stack() as stack:
+        resources = loop.run(stack.enter_async_context(open_resources(settings, Metrics())))
+        app = create_app(settings, resources=resources)
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        config = uvicorn.Config(app, log_config=None, access_log=False, http="httptools", timeout_graceful_shutdown=2)
+        server = _QuietServer(config)
+        done = asyncio.run_coroutine_threadsafe(server.serve(sockets=[listener]), loop._loop)
+        try:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            _wait_until_up(url)
+            yield Server(url, resources, loop)
+        finally:
+            server.should_exit = True
+            done.result(30)
+            listener.close()
+
+
+class _QuietServer(uvicorn.Server):
+    """Signals are pytest's."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _wait_until_up(url: str) -> None:
+    transport = httpx.HTTPTransport(retries=20)
+    with httpx.Client(transport=transport) as client:
+        client.get(f"{url}/healthz").raise_for_status()
+
+
+@pytest.fixture(scope="session")
+def server(loop: Loop, new_database: Callable[[], str]) -> Iterator[Server]:
+    """The server that most tests share. Every test has a key, and so a project, of its own."""
+    keys = ",".join(f"key-{n}:project-{n}" for n in range(KEYS))
+    with serving(loop, Settings(database_url=new_database(), api_keys=keys)) as server:
+        yield server
+
+
+_numbers = iter(range(KEYS))
+
+
+@pytest.fixture
+def api_key() -> str:
+    """A key that opens a project which is empty at the start of the test."""
+    return f"key-{next(_numbers)}"
+
+
+@pytest.fixture
+def sdk(server: Server, api_key: str) -> Iterator[OpenAI]:
+    """The official SDK, pointed at the server."""
+    with OpenAI(base_url=server.base_url, api_key=api_key, max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+def http(server: Server, api_key: str) -> Iterator[httpx.Client]:
+    """A plain HTTP client with the key and the beta header; paths begin at /v1."""
+    headers = {"Authorization": f"Bearer {api_key}", **BETA}
+    with httpx.Client(base_url=server.base_url, headers=headers, timeout=30) as client:
+        yield client
