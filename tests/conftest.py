@@ -183,11 +183,11 @@ def database(loop: Loop, database_url: str) -> Iterator[Database]:
 
 
 @contextmanager
-def serving(loop: Loop, settings: Settings) -> Iterator[Server]:
+def serving(loop: Loop, settings: Settings, *, executor: bool = True) -> Iterator[Server]:
     """A server with these settings on a free port, in the loop, until the block is left."""
     with loop.stack() as stack:
         resources = loop.run(stack.enter_async_context(open_resources(settings, Metrics())))
-        app = create_app(settings, resources=resources)
+        app = create_app(settings, resources=resources, executor=executor)
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         config = uvicorn.Config(app, log_config=None, access_log=False, http="httptools", timeout_graceful_shutdown=2)

@@ -241,3 +241,7 @@ def _print_banner(resources: Resources, listener: socket.socket, *, executor: bo
     print(
         f"\n  Stop with Ctrl-C. API: http://{shown}:{port}/docs. Check: adlatus doctor\n", file=sys.stderr, flush=True
     )
+
+
+if __name__ == "__main__":
+    main()

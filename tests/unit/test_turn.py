@@ -1,0 +1,102 @@
+"""The fold of a model's chunks."""
+
+from typing import Any
+
+import pytest
+
+from adlatus.runs.journal import COMPLETED, FILTERED, OUT_OF_TOKENS
+from adlatus.runs.loop import Finish, Stop, decide
+from adlatus.runs.turn import Turn
+
+Json = dict[str, Any]
+
+
+def _chunk(content: object = None, finish_reason: object = None, **rest: object) -> Json:
+    return {"choices": [{"index": 0, "delta": {"content": content}, "finish_reason": finish_reason}], **rest}
+
+
+ANSWER = [
+    {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]},
+    _chunk("Hel"),
+    _chunk("lo"),
+    _chunk(None, "stop"),
+    {
+        "choices": [],
+        "usage": {
+            "prompt_tokens": 5,
+            "completion_tokens": 7,
+            "total_tokens": 12,
+            "prompt_tokens_details": {"cached_tokens": 3},
+            "completion_tokens_details": {"reasoning_tokens": 2},
+        },
+    },
+]
+
+
+@pytest.mark.parametrize("cut", range(len(ANSWER) + 1))
+def test_any_batching_gives_the_same_turn(cut: int) -> None:
+    turn = Turn()
+    pieces = turn.fold(ANSWER[:cut]) + turn.fold(ANSWER[cut:])
+    assert pieces == ["Hel", "lo"]
+    assert turn.text == "Hello"
+    assert turn.finish_reason == "stop"
+
+
+def test_usage_is_spelled_as_the_original_did() -> None:
+    turn = Turn()
+    turn.fold(ANSWER)
+    assert turn.usage is not None
+    assert turn.usage.model_dump() == {
+        "prompt_tokens": 5,
+        "completion_tokens": 7,
+        "total_tokens": 12,
+        "prompt_token_details": {"cached_tokens": 3},
+        "completion_tokens_details": {"reasoning_tokens": 2},
+    }
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {},
+        {"choices": None},
+        {"choices": "text"},
+        {"choices": [None, 3, "x"]},
+        {"choices": [{"delta": None}]},
+        {"choices": [{"delta": {"content": 5}}]},
+        {"choices": [{"delta": {"content": ["a"]}, "finish_reason": 4}]},
+        {"usage": 7},
+        {"usage": {"prompt_tokens": "many"}},
+        {"usage": {"prompt_tokens": 1, "completion_tokens": None}},
+        {"usage": {}, "choices": []},
+    ],
+)
+def test_odd_chunks_are_passed_over(odd: Json) -> None:
+    turn = Turn()
+    assert turn.fold([odd]) == []
+    assert turn == Turn()
+
+
+def test_details_that_are_not_numbers_count_as_none() -> None:
+    turn = Turn()
+    turn.fold([{"usage": {"prompt_tokens": 1, "completion_tokens": 2, "prompt_tokens_details": None}}])
+    assert turn.usage is not None
+    assert turn.usage.prompt_token_details.cached_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("reason", "decision"),
+    [
+        ("stop", Finish()),
+        ("tool_calls", Finish()),
+        ("something new", Finish()),
+        (None, Finish()),
+        ("length", Stop(OUT_OF_TOKENS)),
+        ("content_filter", Stop(FILTERED)),
+    ],
+)
+def test_the_finish_reason_decides_how_the_run_ends(reason: str | None, decision: object) -> None:
+    turn = Turn()
+    turn.fold([_chunk("text"), _chunk(None, reason)])
+    assert decide(turn) == decision
+    assert COMPLETED.message is None
