@@ -117,6 +117,7 @@ async def _serve_until_stopped(settings: Settings, *, executor: bool) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=round(GRACE_S) + 2,
             timeout_keep_alive=75,
         )

@@ -66,6 +66,12 @@ class Unavailable(ApiError):  # noqa: N818
         super().__init__(message, headers={"retry-after": "1"})
 
 
+class ContentTooLarge(ApiError):  # noqa: N818
+    """The request body is longer than this server reads: 413."""
+
+    status = 413
+
+
 class InternalError(ApiError):
     """A fault of ours: 500. The details are in the log only."""
 
@@ -126,36 +132,45 @@ def from_validation(errors: Sequence[Mapping[str, Any]], sent: object) -> Invali
 
     Where the branches of a union disagree, the branch that got furthest is the one that the client meant.
     """
-    found = [(_path(error["loc"], sent), error) for error in errors]
+    found = [(_path(error, sent), _misfit(error), error) for error in errors]
     kept = [
-        (path, error)
-        for path, error in found
-        if not (error["type"] in _EXPECTED and any(len(p) > len(path) and p[: len(path)] == path for p, _ in found))
+        (path, misfit, error)
+        for path, misfit, error in found
+        if not (misfit and any(len(p) > len(path) and p[: len(path)] == path for p, _, _ in found))
     ]
-    path, first = kept[0]
-    param = _dotted(path)
-    alternatives = list(dict.fromkeys(_EXPECTED[e["type"]] for p, e in kept if p == path and e["type"] in _EXPECTED))
-    if first["type"] in _EXPECTED:
-        return _invalid_type(param, alternatives, first["input"])
-    return _translate(first, param)
+    path = kept[0][0]
+    misfits = [misfit for p, misfit, _ in kept if p == path and misfit]
+    for p, misfit, error in kept:
+        if p == path and not misfit:
+            return _translate(error, _dotted(path))
+    return _invalid_type(_dotted(path), list(dict.fromkeys(expected for expected, _ in misfits)), misfits[0][1])
+
+
+def _misfit(error: Mapping[str, Any]) -> tuple[str, object] | None:
+    """What was expected and what was got, where the value is of the wrong JSON type."""
+    match error:
+        case {"type": "union_tag_invalid", "input": {"type": tag}} if not isinstance(tag, str):
+            return "a string", tag
+        case {"type": "literal_error", "input": value} if not isinstance(value, str):
+            return "a string", value
+        case {"type": "finite_number", "input": value}:
+            return "a decimal", value
+        case {"type": kind, "input": value} if kind in _EXPECTED:
+            return _EXPECTED[kind], value
+    return None
 
 
 def _translate(error: Mapping[str, Any], param: str) -> InvalidRequest:
     kind, value, ctx = error["type"], error["input"], error.get("ctx", {})
     match kind:
-        case "missing":
+        case "missing" | "union_tag_not_found":
             return InvalidRequest(
                 f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
             )
         case "extra_forbidden":
             return InvalidRequest(f"Unknown parameter: '{param}'.", param=param, code="unknown_parameter")
-        case "union_tag_not_found":
-            tag = f"{param}.{ctx['discriminator'].strip(chr(39))}" if param else "type"
-            return InvalidRequest(f"Missing required parameter: '{tag}'.", param=tag, code="missing_required_parameter")
         case "union_tag_invalid":
-            return _invalid_value(f"{param}.{ctx['discriminator'].strip(chr(39))}", ctx["tag"], ctx["expected_tags"])
-        case "literal_error" if not isinstance(value, str):
-            return _invalid_type(param, ["a string"], value)
+            return _invalid_value(param, ctx["tag"], ctx["expected_tags"])
         case "literal_error":
             return _invalid_value(param, value, ctx["expected"])
         case "string_too_long" if error["loc"] and error["loc"][-1] == "[key]":
@@ -188,8 +203,6 @@ def _translate(error: Mapping[str, Any], param: str) -> InvalidRequest:
             return _out_of_bounds(param, kind, value, ctx)
         case "json_invalid":
             return InvalidRequest(BAD_JSON)
-        case "finite_number":
-            return _invalid_type(param, ["a decimal"], value)
         case _:  # raised by a validator of ours as PydanticCustomError(code, message)
             return InvalidRequest(error["msg"].replace("$param", param), param=param or None, code=kind)
 
@@ -197,10 +210,10 @@ def _translate(error: Mapping[str, Any], param: str) -> InvalidRequest:
 def _invalid_type(param: str, alternatives: list[str], value: object) -> InvalidRequest:
     expected = alternatives[0]
     if len(alternatives) > 1:
-        expected = "one of " + " or ".join([expected, *(noun.split(" ", 1)[1] for noun in alternatives[1:])])
+        expected = "one of " + " or ".join([expected, *(other.split(" ", 1)[1] for other in alternatives[1:])])
     where = f"'{param}'" if param else "the request body"
     return InvalidRequest(
-        f"Invalid type for {where}: expected {expected}, but got {_noun(value)} instead.",
+        f"Invalid type for {where}: expected {expected}, but got {noun(value)} instead.",
         param=param or None,
         code="invalid_type",
     )
@@ -264,7 +277,8 @@ def _out_of_bounds(param: str, kind: str, value: object, ctx: Mapping[str, Any])
     )
 
 
-def _noun(value: object) -> str:
+def noun(value: object) -> str:
+    """The JSON type of a value with its article, as messages name it."""
     match value:
         case None:
             return "null"
@@ -286,8 +300,9 @@ def _shortened(text: str) -> str:
     return text if len(text) <= 64 else f"{text[:28]}...{text[-28:]}"
 
 
-def _path(loc: Sequence[str | int], sent: object) -> tuple[str | int, ...]:
-    """`loc` without what is not a place in the JSON that was sent: the source's name and the tags of unions."""
+def _path(error: Mapping[str, Any], sent: object) -> tuple[str | int, ...]:
+    """Where in the JSON that was sent the error is: its `loc` without the source's name and the branches of unions."""
+    loc, kind = error["loc"], error["type"]
     if loc and loc[0] in ("query", "path", "header"):
         return tuple(loc[1:])
     path: list[str | int] = []
@@ -298,10 +313,12 @@ def _path(loc: Sequence[str | int], sent: object) -> tuple[str | int, ...]:
         if isinstance(step, int):
             path.append(step)
             here = here[step] if isinstance(here, list | tuple) and -len(here) <= step < len(here) else None
-        elif isinstance(here, Mapping) and (step in here or index == len(loc) - 1):
+        elif isinstance(here, Mapping) and (step in here or (kind == "missing" and index == len(loc) - 1)):
             path.append(step)
             here = here.get(step)
-    return tuple(step for step in path if step != "[key]")
+    if kind.startswith("union_tag_"):
+        path.append(error["ctx"]["discriminator"].strip("'"))
+    return tuple(path)
 
 
 def _dotted(path: tuple[str | int, ...]) -> str:

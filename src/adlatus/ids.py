@@ -31,4 +31,9 @@ def new_request_id() -> str:
 
 
 def _random(alphabet: str, length: int) -> str:
-    return "".join(secrets.choice(alphabet) for _ in range(length))
+    value = secrets.randbits(6 * length + 64)  # 64 bits more than needed, so that no character is favoured
+    characters = []
+    for _ in range(length):
+        value, index = divmod(value, len(alphabet))
+        characters.append(alphabet[index])
+    return "".join(characters)

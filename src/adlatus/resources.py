@@ -28,6 +28,11 @@ from adlatus.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
+MAX_CONNECTIONS = 24
+"""Connections to PostgreSQL that one process holds at most, one more than that for wake-ups."""
+
+_NO_DATABASE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, ValueError)
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -52,7 +57,10 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
     """Open every backend that the settings ask for. Raises `StartupError` with advice."""
     async with AsyncExitStack() as stack:
         dsn, database_report = await _open_dsn(stack, settings)
-        database = await stack.enter_async_context(open_database(dsn, max_connections=24))
+        try:
+            database = await stack.enter_async_context(open_database(dsn, max_connections=MAX_CONNECTIONS))
+        except _NO_DATABASE as error:
+            raise StartupError(f"cannot open {MAX_CONNECTIONS} connections to the database: {error}") from error
         # The lock on the data folder is ours, so whoever held leases in it is dead
         if settings.database_url is None and (freed := await leases.release_all(database)):
             log.info("runs of an earlier process go on", runs=freed)
@@ -84,7 +92,7 @@ async def _open_dsn(stack: AsyncExitStack, settings: Settings) -> tuple[str, str
     dsn = plain_dsn(settings.database_url.get_secret_value())
     try:
         revision = await migrate.current(dsn)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, ValueError) as error:
+    except _NO_DATABASE as error:
         raise StartupError(f"ADLATUS_DATABASE_URL: cannot connect to the database: {error}") from error
     if revision != migrate.head():
         raise StartupError(

@@ -10,13 +10,13 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from pydantic_core import PydanticCustomError
 
-from adlatus.errors import BAD_JSON, InvalidRequest, Unauthorized, from_validation
+from adlatus.errors import BAD_JSON, ContentTooLarge, InvalidRequest, Unauthorized, from_validation
 from adlatus.resources import Resources
 from adlatus.settings import DEFAULT_PROJECT
 from adlatus.store.db import Database
 from adlatus.store.leases import Claim, Lease
 from adlatus.store.pages import Page
-from adlatus.wire.common import refuse_nul
+from adlatus.wire.common import MAX_DEPTH, refuse_unfit
 
 NO_KEY = (
     "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth "
@@ -24,6 +24,9 @@ NO_KEY = (
     "from your browser and are prompted for a username and password. You can obtain an API key from your operator."
 )
 
+
+MAX_BODY_BYTES = 32 * 2**20
+"""The longest JSON body that is read: more than a hundred messages of the greatest length."""
 
 SEEN = "adlatus.seen"
 """Key of the request's scope under which the middleware learns what the route found out."""
@@ -39,16 +42,20 @@ class Executor(Protocol):
         """Execute a run that was committed with that claim."""
 
 
-def _resources(request: Request) -> Resources:
+# All dependencies are `async def`: FastAPI sends the others through a thread each.
+
+
+async def _resources(request: Request) -> Resources:
     resources: Resources = request.app.state.resources
     return resources
 
 
-def _database(request: Request) -> Database:
-    return _resources(request).database
+async def _database(request: Request) -> Database:
+    database: Database = request.app.state.resources.database
+    return database
 
 
-def _executor(request: Request) -> Executor | None:
+async def _executor(request: Request) -> Executor | None:
     executor: Executor | None = request.app.state.worker
     return executor
 
@@ -69,7 +76,7 @@ def authenticate(resources: Resources, authorization: str | None) -> str:
 
 
 async def _project(request: Request) -> str:
-    project_id = authenticate(_resources(request), request.headers.get("authorization"))
+    project_id = authenticate(request.app.state.resources, request.headers.get("authorization"))
     request.scope[SEEN]["project"] = project_id
     return project_id
 
@@ -155,7 +162,8 @@ class WireRoute(APIRoute):
             return handle
 
         async def handler(request: Request) -> Response:
-            body = await request.body()
+            await _project(request)  # before the body is looked at: strangers learn only that they are strangers
+            body = await _read(request)
             parsed = _parse(body, request.headers.get("content-type", "")) if body.strip() else {}
             headers = [(name, value) for name, value in request.scope["headers"] if name != b"content-type"]
             scope = {**request.scope, "headers": [*headers, (b"content-type", b"application/json")]}
@@ -167,6 +175,19 @@ class WireRoute(APIRoute):
         return handler
 
 
+async def _read(request: Request) -> bytes:
+    """The body, if it is not longer than we read."""
+    pieces, size_bytes = [], 0
+    async for piece in request.stream():
+        pieces.append(piece)
+        size_bytes += len(piece)
+        if size_bytes > MAX_BODY_BYTES:
+            raise ContentTooLarge(
+                f"The request body is longer than {MAX_BODY_BYTES // 2**20} MiB. Send the messages in several requests."
+            )
+    return b"".join(pieces)
+
+
 def _parse(body: bytes, content_type: str) -> Any:
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
@@ -176,8 +197,8 @@ def _parse(body: bytes, content_type: str) -> Any:
         )
     try:
         parsed = orjson.loads(body)
-        if b"\\u0000" in body:
-            refuse_nul(parsed)
+        if b"\\u0000" in body or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+            refuse_unfit(parsed)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(BAD_JSON) from error
     except PydanticCustomError as error:

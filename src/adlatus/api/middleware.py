@@ -30,14 +30,14 @@ class Observe:
             await self._app(scope, receive, send)
             return
         request_id, begun = new_request_id(), time.perf_counter()
-        status = 0
+        status, seconds = 0, 0.0
         scope[SEEN] = {}
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
+            nonlocal status, seconds
             if message["type"] == "http.response.start":
-                status = message["status"]
-                self._add_headers(message, scope, request_id, begun)
+                status, seconds = message["status"], time.perf_counter() - begun
+                self._add_headers(message, scope, request_id, seconds)
             await send(message)
 
         with log_context(request_id=request_id):
@@ -53,9 +53,9 @@ class Observe:
                     raise
                 await respond(InternalError(), send_with_headers)
             finally:
-                self._count(scope, status, time.perf_counter() - begun)
+                self._count(scope, status, seconds)
 
-    def _add_headers(self, message: Message, scope: Scope, request_id: str, begun: float) -> None:
+    def _add_headers(self, message: Message, scope: Scope, request_id: str, seconds: float) -> None:
         """*Source*: recorded response headers."""
         headers = MutableHeaders(scope=message)
         headers["x-request-id"] = request_id
@@ -64,7 +64,7 @@ class Observe:
         headers["openai-organization"] = "adlatus"
         if project := scope[SEEN].get("project"):
             headers["openai-project"] = project
-        headers["openai-processing-ms"] = str(round((time.perf_counter() - begun) * 1000))
+        headers["openai-processing-ms"] = str(round(seconds * 1000))
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "none")
@@ -87,7 +87,7 @@ class GuardKeyless:
         await self._app(scope, receive, send)
 
     def _refusal(self, headers: Headers) -> ApiError | None:
-        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        host = _host_name(f"//{headers.get('host', '')}")
         if not is_loopback(host):
             return Forbidden(
                 f"This server has no API keys and answers on loopback only, not as '{host[:128]}'. "
@@ -106,7 +106,15 @@ class GuardKeyless:
     def _is_ours(self, origin: str) -> bool:
         if origin in self._allowed or "*" in self._allowed:
             return True
-        return is_loopback(urlsplit(origin).hostname or "")
+        return is_loopback(_host_name(origin))
+
+
+def _host_name(url: str) -> str:
+    """The host part of a URL; nothing where there is none, or none that can be made out."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 async def respond(error: ApiError, send: Send) -> None:

@@ -46,5 +46,6 @@ async def modify_thread(db: Db, project: Project, thread_id: ThreadId, body: Mod
 @router.delete("/threads/{thread_id}", response_model=Deleted)
 async def delete_thread(db: Db, project: Project, thread_id: ThreadId) -> Response:
     """Delete a thread with its messages and runs; an active run ends without a trace."""
-    await rows.remove(db, threads, "thread", thread_id, project_id=project)
+    async with db.transaction() as tx:
+        await store.remove(tx, project, thread_id)
     return json_response(Deleted(id=thread_id, object="thread.deleted").json_bytes())

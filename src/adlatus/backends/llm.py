@@ -114,18 +114,21 @@ class Llm:
             raise _unreachable(self.endpoint, error) from error
 
     async def _attempt(self, request: Json) -> AsyncGenerator[list[Chunk]]:
-        finished = False
+        answering = finished = False
         try:
             async with self._client.stream("POST", "/chat/completions", content=orjson.dumps(request)) as response:
                 if response.status_code != httpx.codes.OK:
                     raise _refusal(
                         response.status_code, await response.aread(), self.endpoint, request["model"], response
                     )
+                answering = True
                 async for lines in _sse_data(response):
-                    chunks, done = _parse(lines)
+                    chunks, done, error = _parse(lines)
                     finished = finished or done or any(_finishes(chunk) for chunk in chunks)
                     if chunks:
                         yield chunks
+                    if error:
+                        raise _Again(error)
                     if done:
                         return
         except httpx.ReadTimeout as error:
@@ -133,7 +136,7 @@ class Llm:
                 ModelError(f"The model endpoint{_named(self.endpoint)} did not answer in time.", "server_error")
             ) from error
         except (httpx.HTTPError, aiohttp.ClientError) as error:
-            if not finished:
+            if not answering:
                 raise _Again(_unreachable(self.endpoint, error)) from error
         if not finished:
             raise _Again(
@@ -172,21 +175,23 @@ async def _sse_data(response: httpx.Response) -> AsyncIterator[list[bytes]]:
         yield [rest[5:].strip()]
 
 
-def _parse(lines: list[bytes]) -> tuple[list[Chunk], bool]:
+def _parse(lines: list[bytes]) -> tuple[list[Chunk], bool, ModelError | None]:
+    """The chunks up to the end of the answer or the first fault in it, whether it has ended, and the fault."""
     chunks: list[Chunk] = []
     for line in lines:
         if line == b"[DONE]":
-            return chunks, True
+            return chunks, True, None
         try:
             chunk = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise _Again(ModelError("The model endpoint sent a line that is not JSON.", "server_error")) from error
+        except orjson.JSONDecodeError:
+            return chunks, False, ModelError("The model endpoint sent a line that is not JSON.", "server_error")
         if not isinstance(chunk, dict):
-            raise _Again(ModelError("The model endpoint sent a chunk that is not an object.", "server_error"))
+            return chunks, False, ModelError("The model endpoint sent a chunk that is not an object.", "server_error")
         if chunk.get("error"):
-            raise _Again(ModelError(f"The model endpoint reported an error: {_message(chunk)}", "server_error"))
+            said = f"The model endpoint reported an error: {_message(chunk)}"
+            return chunks, False, ModelError(said, "server_error")
         chunks.append(chunk)
-    return chunks, False
+    return chunks, False, None
 
 
 def _finishes(chunk: Chunk) -> bool:

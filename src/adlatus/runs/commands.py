@@ -139,6 +139,8 @@ def _told(events: EventLog, row: Row, first: list[bytes]) -> Created:
     """Tell of the new run: created and queued show the same object. *Source*: recorded streams."""
     run = Run.of(row)
     json = run.json_bytes()
+    if row["lease_token"]:
+        events.execute(run.id, 0)  # from here on, so that readers need not look at the table in between
     events.append(run.id, 0, [*first, wire.frame("thread.run.created", json), wire.frame("thread.run.queued", json)])
     if row["lease_token"] is None:
         events.leave(run.id)

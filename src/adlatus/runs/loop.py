@@ -80,11 +80,11 @@ async def execute(lease: Lease, resources: Resources) -> None:
     """
     journal = Journal(lease, resources.database, resources.events)
     turn = Turn()
-    resources.events.execute(lease.run_id)
+    resources.events.execute(lease.run_id, lease.attempt)
     try:
         ending = await _to_an_ending(lease, resources, journal, turn)
         if ending:
-            await journal.end(ending, turn)
+            ending = await _end(journal, ending, turn)
             resources.metrics.runs_ended.labels(status=ending.status).inc()
             log.info("run ended", status=str(ending.status), error=ending.error and ending.error.message)
     except LeaseLost:
@@ -95,6 +95,18 @@ async def execute(lease: Lease, resources: Resources) -> None:
         log.error("the database does not answer; the run will be claimed again when its lease has run out")
     finally:
         resources.events.leave(lease.run_id)
+
+
+async def _end(journal: Journal, ending: Ending, turn: Turn) -> Ending:
+    """End the run: as cancelled where a cancel has come first that `ending` may not follow."""
+    try:
+        await journal.end(ending, turn)
+    except IllegalMove as error:
+        if error.current is not RunStatus.CANCELLING:
+            raise
+        ending = CANCELLED
+        await journal.end(ending, turn)
+    return ending
 
 
 async def _to_an_ending(lease: Lease, resources: Resources, journal: Journal, turn: Turn) -> Ending | None:

@@ -52,9 +52,10 @@ _PRUNE = delete(run_events).where(run_events.c.written_at < func.now() - text("i
 
 
 class _Channel:
-    """One run's events in this process: all of them since it was opened here, for as long as it executes here."""
+    """One run's events in this process, all those above number `base`, for as long as it executes here."""
 
-    def __init__(self) -> None:
+    def __init__(self, base: int) -> None:
+        self.base = base
         self.numbers: list[int] = []
         self.frames: list[bytes] = []
         self.written = 0
@@ -94,13 +95,13 @@ class EventLog:
 
     def append(self, run_id: str, attempt: int, frames: Iterable[bytes]) -> None:
         """Number frames and hand them to local readers; never waits."""
-        channel = self._channels.setdefault(run_id, _Channel())
+        channel = self._channels.setdefault(run_id, _Channel(attempt << 32))
         channel.append(attempt, frames)
         self._dirty[run_id] = channel
 
-    def execute(self, run_id: str) -> None:
-        """This process executes the run from now on: its readers here need no database."""
-        self._channels.setdefault(run_id, _Channel()).live = True
+    def execute(self, run_id: str, attempt: int) -> None:
+        """This process executes the run from this attempt on: its readers here need no database."""
+        self._channels.setdefault(run_id, _Channel(attempt << 32)).live = True
 
     def leave(self, run_id: str) -> None:
         """This process adds no more events to the run; memory is freed once they are written."""
@@ -118,12 +119,15 @@ class EventLog:
         while True:
             channel = self._channels.get(run_id)
             changed = channel.changed if channel else None
-            frames, last = channel.since(after) if channel else (b"", after)
-            if not frames and not (channel and channel.live):
+            here = channel is not None and after >= channel.base
+            frames, last = channel.since(after) if channel and here else (b"", after)
+            if not frames and not (channel and here and channel.live):
                 frames, last = await self._stored(run_id, after)
             if frames:
                 after, quiet_since = last, time.monotonic()
                 yield frames
+            elif channel and not here:
+                after = channel.base  # of what came before, nothing is kept
             elif self._stopped:
                 frames = wire.frame("error", wire.compact(body(STOPPED))) + wire.DONE
                 yield frames

@@ -16,6 +16,7 @@ _NOW = select(unix_now.label("now"))
 _ACTIVE_RUN = (
     select(runs.c.id).where(runs.c.thread_id == param("the_thread", Text()), runs.c.status.not_in(ENDED)).limit(1)
 )
+_HOLD_ACTIVE_RUN = _ACTIVE_RUN.with_for_update()
 
 
 async def add(tx: Transaction, project_id: str, request: CreateThreadRequest) -> Row:
@@ -36,6 +37,16 @@ async def add(tx: Transaction, project_id: str, request: CreateThreadRequest) ->
 async def lock(tx: Transaction, project_id: str, thread_id: str) -> Row:
     """The thread's row, locked: who adds to a thread takes turns. Raises `NotFound`."""
     return await rows.get_locked(tx, threads, "thread", thread_id, project_id=project_id)
+
+
+async def remove(tx: Transaction, project_id: str, thread_id: str) -> None:
+    """Delete a thread with all that belongs to it. Raises `NotFound`.
+
+    Who creates a run locks the thread first, who executes one the run: locking both in advance, nobody waits in a ring.
+    """
+    await lock(tx, project_id, thread_id)
+    await tx.fetch(_HOLD_ACTIVE_RUN, the_thread=thread_id)
+    await rows.remove(tx, threads, "thread", thread_id, project_id=project_id)
 
 
 async def active_run(tx: Transaction, thread_id: str) -> str | None:

@@ -89,7 +89,7 @@ class FunctionTool(RequestModel):
     function: FunctionDefinition
 
 
-Tool = Annotated[CodeInterpreterTool | FileSearchTool | FunctionTool, Field(discriminator="type")]
+Tool = Annotated[CodeInterpreterTool | FunctionTool | FileSearchTool, Field(discriminator="type")]
 Tools = Annotated[list[Tool], Field(max_length=128)]
 
 
@@ -217,17 +217,24 @@ def object_list(objects: list[tuple[str, bytes]], has_more: bool) -> bytes:
     return b'{"object":"list","data":[' + joined + tail.encode()
 
 
-def refuse_nul(value: object) -> None:
-    """Raise where a string of a JSON value holds U+0000, which the database cannot keep."""
+MAX_DEPTH = 100
+
+
+def refuse_unfit(value: object, depth: int = 0) -> None:
+    """Raise where a JSON value cannot be kept: U+0000 in a string, or nested more than `MAX_DEPTH` levels deep."""
+    if depth > MAX_DEPTH:
+        raise PydanticCustomError(
+            "invalid_value", "The request body is nested deeper than {limit} levels.", {"limit": MAX_DEPTH}
+        )
     match value:
         case str() if "\0" in value:
             raise PydanticCustomError("invalid_value", "Strings must not hold the NUL character (\\u0000).")
         case dict():
             for key, item in value.items():
-                refuse_nul(key)
-                refuse_nul(item)
+                refuse_unfit(key)
+                refuse_unfit(item, depth + 1)
         case list():
             for item in value:
-                refuse_nul(item)
+                refuse_unfit(item, depth + 1)
         case _:
             pass

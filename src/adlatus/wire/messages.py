@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from adlatus.errors import noun
 from adlatus.wire.common import CodeInterpreterTool, Json, Metadata, RequestModel, WireObject
 
 MAX_TEXT_CHARS = 256_000
@@ -77,7 +78,7 @@ def _parts(content: Any) -> Any:
             raise PydanticCustomError(
                 "invalid_type",
                 "Invalid type for '$param': expected one of a string or array of objects, but got {noun} instead.",
-                {"noun": "null" if content is None else "an object" if isinstance(content, dict) else "a number"},
+                {"noun": noun(content)},
             )
 
 

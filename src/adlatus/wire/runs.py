@@ -45,7 +45,7 @@ class TruncationStrategy(RequestModel):
     last_messages: Annotated[int, Field(ge=1)] | None = None
 
 
-TokenBudget = Annotated[int, Field(ge=256)]
+TokenBudget = Annotated[int, Field(ge=256, le=2_147_483_647)]
 
 
 class RunSettings(RequestModel):
