@@ -118,11 +118,17 @@ def _six_lines(port: int) -> str:
 
 
 def _system_python() -> str:
-    for python in ("/usr/bin/python3.11", "/usr/bin/python3.12", "/usr/bin/python3.13", "/usr/bin/python3"):
-        probe = [python, "-c", "import ensurepip, sys; sys.exit(sys.version_info < (3, 11))"]
-        if Path(python).exists() and subprocess.run(probe, check=False).returncode == 0:
-            return python
-    missing("ordinary-user", "the system has no Python 3.11 with venv that every user can run")
+    """A Python that every user can run, which the one of a virtual environment or a private home is not."""
+    candidates = [f"/usr/bin/python3{minor}" for minor in (".11", ".12", ".13", "")]
+    probe = ["-c", "import ensurepip, sys; sys.exit(sys.version_info < (3, 11))"]
+    fit = [
+        python
+        for python in candidates
+        if Path(python).exists() and subprocess.run([python, *probe], check=False).returncode == 0
+    ]
+    if not fit:
+        missing("ordinary-user", "the system has no Python 3.11 with venv that every user can run")
+    return fit[0]
 
 
 def test_make_run_works_twice_for_an_ordinary_user(folder: Path) -> None:
