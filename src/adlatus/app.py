@@ -20,7 +20,7 @@ from adlatus.runs.loop import execute
 from adlatus.settings import Settings
 from adlatus.telemetry import Metrics
 from adlatus.wire.events import compact
-from adlatus.worker import Worker
+from adlatus.worker import GRACE_S, Worker
 
 
 def create_app(settings: Settings, *, resources: Resources | None = None, executor: bool = True) -> FastAPI:
@@ -89,9 +89,11 @@ async def running_worker(resources: Resources, concurrency: int) -> AsyncIterato
         yield worker
     finally:
         await worker.stop()
+        await asyncio.wait([task], timeout=GRACE_S)  # a last claim may be on its way
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+        await worker.stop()
 
 
 def _json(error: ApiError) -> Response:

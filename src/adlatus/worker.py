@@ -62,8 +62,6 @@ class Worker:
         task = asyncio.create_task(self._handle(lease), name=lease.run_id)
         self._running[lease.token] = (lease, task)
         self._metrics.runs_executing.set(len(self._running))
-        if self._stopping:  # claimed before the stop, committed after it
-            self._interrupt(lease, task, Interruption.STOP)
 
     async def run(self) -> None:
         """Claim and renew until stopped. An outage of the database is waited out."""
@@ -118,6 +116,9 @@ class Worker:
 
     async def _handle(self, lease: Lease) -> None:
         try:
+            if self._stopping:  # claimed before the stop, committed after it
+                await self._hand_back(lease)
+                return
             with log_context(run_id=lease.run_id, project_id=lease.project_id):
                 await self._handler(lease)
         except asyncio.CancelledError:

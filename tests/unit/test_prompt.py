@@ -52,7 +52,12 @@ def test_instructions_come_first_and_messages_in_order() -> None:
 
 
 def test_without_instructions_there_is_no_system_message() -> None:
-    assert build(_run(), [], forwards_images=False)["messages"] == []
+    built = build(_run(), [_message("user", _text("a"))], forwards_images=False)
+    assert built["messages"] == [{"role": "user", "content": "a"}]
+
+
+def test_an_empty_thread_without_instructions_is_an_empty_message() -> None:
+    assert build(_run(), [], forwards_images=False)["messages"] == [{"role": "user", "content": ""}]
 
 
 def test_several_text_parts_are_one_text() -> None:
@@ -61,16 +66,21 @@ def test_several_text_parts_are_one_text() -> None:
 
 
 def test_an_empty_message_is_left_out() -> None:
-    assert build(_run(), [_message("assistant")], forwards_images=False)["messages"] == []
+    history = [_message("assistant"), _message("user", _text("a"))]
+    assert build(_run(), history, forwards_images=False)["messages"] == [{"role": "user", "content": "a"}]
 
 
 def test_only_settings_that_are_set_are_sent() -> None:
-    assert build(_run(), [], forwards_images=False) == {"model": "m", "messages": []}
+    history = [_message("user", _text("a"))]
+    assert build(_run(), history, forwards_images=False) == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "a"}],
+    }
     schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}}
     run = _run(temperature=0.5, top_p=0.9, reasoning_effort="low", max_completion_tokens=300, response_format=schema)
-    assert build(run, [], forwards_images=False) == {
+    assert build(run, history, forwards_images=False) == {
         "model": "m",
-        "messages": [],
+        "messages": [{"role": "user", "content": "a"}],
         "temperature": 0.5,
         "top_p": 0.9,
         "reasoning_effort": "low",

@@ -86,7 +86,6 @@ async def cancel(database: Database, events: EventLog, project_id: str, thread_i
         await leases.wake(tx)
     if frames:
         events.append(run_id, attempt, frames)
-        events.leave(run_id)
     return Run.of(cancelling)
 
 
@@ -143,6 +142,5 @@ def _told(events: EventLog, row: Row, first: list[bytes]) -> Created:
         events.execute(run.id, 0)  # from here on, so that readers need not look at the table in between
     events.append(run.id, 0, [*first, wire.frame("thread.run.created", json), wire.frame("thread.run.queued", json)])
     if row["lease_token"] is None:
-        events.leave(run.id)
         return Created(run, None)
     return Created(run, Lease(run.id, run.thread_id, row["project_id"], row["lease_token"], row["attempt"]))

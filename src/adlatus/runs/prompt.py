@@ -19,6 +19,8 @@ def build(run: Run, messages: Sequence[Message], *, forwards_images: bool) -> Js
     chat: list[Json] = [{"role": "system", "content": run.instructions}] if run.instructions else []
     said = ((message.role, _content(message, forwards_images)) for message in messages)
     chat += [{"role": role, "content": content} for role, content in said if content]
+    if not chat:  # an empty thread may be run, but no endpoint takes an empty list
+        chat = [{"role": "user", "content": ""}]
     request: Json = {"model": run.model, "messages": chat}
     optional = {
         "temperature": run.temperature,

@@ -24,7 +24,16 @@ log = structlog.get_logger(__name__)
 Row = Mapping[str, Any]
 """A row: its columns by name."""
 _DIALECT = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
-_GONE = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError, TimeoutError)
+_GONE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that the server has just closed
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
 
 
 class Connection(Protocol):

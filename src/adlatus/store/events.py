@@ -36,10 +36,13 @@ _new_rows = func.unnest(
     param("lasts", ARRAY(BigInteger)),
     param("frames", ARRAY(LargeBinary)),
 ).table_valued("run_id", "first_number", "last_number", "frames", name="new_rows")
-_WRITE = (
-    insert(run_events)
-    .from_select(["run_id", "first_number", "last_number", "frames"], select(*_new_rows.render_derived().c))
-    .on_conflict_do_nothing()
+_insertion = insert(run_events).from_select(
+    ["run_id", "first_number", "last_number", "frames"], select(*_new_rows.render_derived().c)
+)
+# A row is there already if its write was interrupted after the commit; what is written now has all of it and more
+_WRITE = _insertion.on_conflict_do_update(
+    constraint=run_events.primary_key,
+    set_={"last_number": _insertion.excluded.last_number, "frames": _insertion.excluded.frames},
 )
 _READ = (
     select(run_events.c.first_number, run_events.c.last_number, run_events.c.frames)
@@ -92,10 +95,12 @@ class EventLog:
         self._channels: dict[str, _Channel] = {}
         self._dirty: dict[str, _Channel] = {}
         self._stopped = False
+        self._writing = asyncio.Lock()
 
     def append(self, run_id: str, attempt: int, frames: Iterable[bytes]) -> None:
         """Number frames and hand them to local readers; never waits."""
         channel = self._channels.setdefault(run_id, _Channel(attempt << 32))
+        channel.base = min(channel.base, attempt << 32)  # it may execute here before its creation is told
         channel.append(attempt, frames)
         self._dirty[run_id] = channel
 
@@ -156,6 +161,10 @@ class EventLog:
 
     async def write(self) -> None:
         """Write the new events of all runs in one statement, one row per run."""
+        async with self._writing:
+            await self._write()
+
+    async def _write(self) -> None:
         batch = [(run_id, channel, len(channel.frames)) for run_id, channel in self._dirty.items()]
         rows = [
             (run_id, c.numbers[c.written], c.numbers[end - 1], b"".join(c.frames[c.written : end]))

@@ -6,7 +6,7 @@ from sqlalchemy import Text, select
 
 from adlatus.errors import InvalidRequest
 from adlatus.ids import new_id
-from adlatus.store import rows
+from adlatus.store import leases, rows
 from adlatus.store.db import Row, Transaction, param
 from adlatus.store.tables import ENDED, messages, runs, threads, unix_now
 from adlatus.wire.messages import CreateMessageRequest, MessageStatus
@@ -45,7 +45,8 @@ async def remove(tx: Transaction, project_id: str, thread_id: str) -> None:
     Who creates a run locks the thread first, who executes one the run: locking both in advance, nobody waits in a ring.
     """
     await lock(tx, project_id, thread_id)
-    await tx.fetch(_HOLD_ACTIVE_RUN, the_thread=thread_id)
+    if await tx.fetch(_HOLD_ACTIVE_RUN, the_thread=thread_id):
+        await leases.wake(tx)  # its executor may stop
     await rows.remove(tx, threads, "thread", thread_id, project_id=project_id)
 
 

@@ -222,11 +222,11 @@ MAX_DEPTH = 100
 
 def refuse_unfit(value: object, depth: int = 0) -> None:
     """Raise where a JSON value cannot be kept: U+0000 in a string, or nested more than `MAX_DEPTH` levels deep."""
-    if depth > MAX_DEPTH:
-        raise PydanticCustomError(
-            "invalid_value", "The request body is nested deeper than {limit} levels.", {"limit": MAX_DEPTH}
-        )
     match value:
+        case dict() | list() if depth == MAX_DEPTH:
+            raise PydanticCustomError(
+                "invalid_value", "The request body is nested deeper than {limit} levels.", {"limit": MAX_DEPTH}
+            )
         case str() if "\0" in value:
             raise PydanticCustomError("invalid_value", "Strings must not hold the NUL character (\\u0000).")
         case dict():

@@ -1,0 +1,34 @@
+"""What the contract tests share."""
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+from openai import OpenAI
+from openai.types.beta import Assistant
+from tests.conftest import BETA, KEYS, Server
+from tests.contract.tour import Tour
+
+
+@pytest.fixture(scope="session")
+def tour(server: Server) -> Tour:
+    """A tour of every operation, taken once, in the project of a key that no test gets."""
+    headers = {"Authorization": f"Bearer key-{KEYS - 1}", **BETA}
+    with httpx.Client(base_url=server.base_url, headers=headers, timeout=30) as client:
+        return Tour(client).take()
+
+
+@pytest.fixture
+def assistant(sdk: OpenAI) -> Assistant:
+    """An assistant that has instructions."""
+    return sdk.beta.assistants.create(model="gpt-4o", instructions="Answer.", metadata={"for": "the contract"})
+
+
+@pytest.fixture
+def thread_with(sdk: OpenAI) -> Callable[[str], str]:
+    """Makes a thread with one message of the user; gives its id."""
+
+    def make(content: str) -> str:
+        return sdk.beta.threads.create(messages=[{"role": "user", "content": content}]).id
+
+    return make

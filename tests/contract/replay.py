@@ -1,0 +1,310 @@
+"""Replays a recorded session of the real service against the server, and tells where the answers differ.
+
+Requests go out as they were recorded; ids are translated as they are learned. Everything in an answer must be equal,
+key order included, but for what cannot be: ids (only their kind), moments and token counts (only their type), and what
+a model said. A run is compared with the recorded run in the same status, which may be later than at that moment of the
+recording but never earlier.
+"""
+
+import itertools
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+Json = dict[str, Any]
+
+LIFECYCLE = ("queued", "in_progress", "completed")
+DEADLINE_S = 20
+DELTA = "thread.message.delta"
+_ID = re.compile(r"(asst|thread|msg|run|step|call)_[A-Za-z0-9]{24}")
+_RUN_PATH = re.compile(r"/threads/[^/]+/runs/[^/]+")
+_SAME_HEADERS = ("content-type", "openai-version", "x-content-type-options")
+_OTHER_HEADERS = ("openai-organization", "openai-project", "openai-processing-ms", "x-request-id")
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """Where the server differs by design: keys that it adds to an object, or whose value is another."""
+
+    object: str
+    keys: tuple[str, ...]
+    reason: str
+    adds: bool = True
+    by: tuple[str, ...] = ("rest", "stream")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event of a stream; the last one's data is not JSON and is left as it is."""
+
+    name: str
+    data: Any
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: httpx.Headers
+    body: Any  # an object, or a list of events
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A recorded request and its answer. `path` begins after /v1; `query` is as it was sent."""
+
+    method: str
+    path: str
+    query: str
+    body: Any
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where in an answer a comparison stands, and whether a model's own words are expected there."""
+
+    path: str
+    by: str
+    object: str = ""
+    said: bool = False
+    later: bool = False  # runs may have come further than recorded
+
+    def at(self, step: str) -> "_Place":
+        return replace(self, path=f"{self.path}.{step}")
+
+
+def events_of(stream: str) -> list[Event]:
+    """The events of a whole stream; `id:` lines and comments are passed over."""
+    events = []
+    for frame in stream.split("\n\n"):
+        lines = dict(line.split(": ", 1) for line in frame.splitlines() if not line.startswith(":"))
+        if lines:
+            data = lines["data"]
+            events.append(Event(lines["event"], data if data == "[DONE]" else json.loads(data)))
+    return events
+
+
+def load(recording: Path) -> list[Exchange]:
+    """The exchanges of a recorded session."""
+    return [_exchange(entry) for entry in json.loads(recording.read_text("utf-8"))["Entries"]]
+
+
+def _exchange(entry: Json) -> Exchange:
+    path, _, query = entry["RequestUri"].removeprefix("https://api.openai.com/v1").partition("?")
+    body = entry["ResponseBody"]
+    answer = Answer(
+        entry["StatusCode"],
+        httpx.Headers([(name, value) for name, value in entry["ResponseHeaders"].items() if isinstance(value, str)]),
+        events_of("".join(body)) if isinstance(body, list) else body,
+    )
+    return Exchange(entry["RequestMethod"], path, query, entry["RequestBody"], answer)
+
+
+class Replay:
+    """One session on the way: what the ids of the recording are here, and what has differed so far."""
+
+    def __init__(self, http: httpx.Client, exchanges: Sequence[Exchange], deviations: Sequence[Deviation]) -> None:
+        self._http = http
+        self._exchanges = exchanges
+        self._deviations = deviations
+        self._ids: dict[str, str] = {}
+        self._runs = {(run["id"], run["status"]): run for run in _recorded_runs(exchanges)}
+        self.differences: list[str] = []
+        self.met: set[Deviation] = set()
+
+    def run(self) -> None:
+        """Send every request in turn and compare its answer."""
+        for number, exchange in enumerate(self._exchanges):
+            where = f"{number} {exchange.method} {exchange.path}"
+            ours = self._answer(exchange)
+            self._compare_heads(where, exchange.answer, ours)
+            if isinstance(exchange.answer.body, list):
+                self._compare_streams(where, exchange.answer.body, ours.body)
+            elif exchange.path == "/assistants" and exchange.method == "GET":
+                self._compare_account(_Place(where, "rest"), exchange.answer.body, ours.body)
+            else:
+                self._compare(_Place(where, "rest", later=exchange.method == "GET"), exchange.answer.body, ours.body)
+
+    def _differ(self, place: _Place | str, what: str) -> None:
+        self.differences.append(f"{place.path if isinstance(place, _Place) else place}: {what}")
+
+    # --- Sending
+
+    def _answer(self, exchange: Exchange) -> Answer:
+        """The server's answer; a run is asked for until it has come as far as the recorded one."""
+        give_up_at = time.monotonic() + DEADLINE_S
+        while True:
+            answer = self._send(exchange)
+            if exchange.method != "GET" or not _RUN_PATH.fullmatch(exchange.path) or answer.status != 200:
+                return answer
+            if _rank(answer.body["status"]) >= _rank(exchange.answer.body["status"]):
+                return answer
+            assert time.monotonic() < give_up_at, f"run stays {answer.body['status']}: {answer.body['last_error']}"
+
+    def _send(self, exchange: Exchange) -> Answer:
+        query = f"?{self._translated(exchange.query)}" if exchange.query else ""
+        content = None if exchange.body is None else self._translated(json.dumps(exchange.body))
+        response = self._http.request(
+            exchange.method,
+            self._translated(exchange.path).removeprefix("/") + query,
+            content=content,
+            headers={"content-type": "application/json"} if content else None,
+        )
+        streamed = response.headers["content-type"].startswith("text/event-stream")
+        return Answer(response.status_code, response.headers, events_of(response.text) if streamed else response.json())
+
+    def _translated(self, text: str) -> str:
+        return _ID.sub(lambda found: self._ids[found[0]], text)
+
+    # --- Comparing
+
+    def _compare_heads(self, where: str, recorded: Answer, ours: Answer) -> None:
+        if ours.status != recorded.status:
+            self._differ(where, f"status {recorded.status}, here {ours.status}: {ours.body}")
+        for name in _SAME_HEADERS:
+            if ours.headers.get(name) != recorded.headers.get(name):
+                self._differ(where, f"{name} {recorded.headers.get(name)}, here {ours.headers.get(name)}")
+        for name in _OTHER_HEADERS:
+            if name in recorded.headers and not ours.headers.get(name):
+                self._differ(where, f"no {name}")
+
+    def _compare_streams(self, where: str, recorded: list[Event], ours: list[Event]) -> None:
+        """Order of the events with runs of deltas as one; a first delta with a first, later ones with a later one."""
+        theirs_grouped, ours_grouped = list(_grouped(recorded)), list(_grouped(ours))
+        names, our_names = [name for name, _ in theirs_grouped], [name for name, _ in ours_grouped]
+        if names != our_names:
+            self._differ(where, f"events {names}, here {our_names}")
+            return
+        for (name, theirs), (_, here) in zip(theirs_grouped, ours_grouped, strict=True):
+            place = _Place(f"{where} {name}", "stream", said=name == DELTA)
+            for number, event in enumerate(here):
+                self._compare(place, theirs[min(number, 1)].data if number else theirs[0].data, event.data)
+
+    def _compare_account(self, place: _Place, recorded: Json, ours: Json) -> None:
+        """A list that in the recording holds what else the account had: of that only the shape is compared."""
+        known = [item for item in recorded["data"] if item["id"] in self._ids]
+        for other in recorded["data"]:
+            if list(other) != list(ours["data"][0]):
+                self._differ(place, f"an item of {list(other)}, here {list(ours['data'][0])}")
+        ends = {"first_id": known[0]["id"], "last_id": known[-1]["id"], "has_more": ours["has_more"]}
+        if not isinstance(ours["has_more"], bool):
+            self._differ(place, "has_more is not a boolean")
+        self._compare(place, recorded | {"data": known} | ends, ours)
+
+    def _compare(self, place: _Place, recorded: Any, ours: Any) -> None:
+        match recorded, ours:
+            case dict(), dict():
+                self._compare_objects(place, recorded, ours)
+            case list(), list():
+                if len(recorded) != len(ours):
+                    self._differ(place, f"{len(recorded)} items, here {len(ours)}")
+                for number, (item, here) in enumerate(zip(recorded, ours, strict=False)):
+                    self._compare(place.at(str(number)), item, here)
+            case str(), str() if _ID.fullmatch(recorded):
+                self._compare_ids(place, recorded, ours)
+            case _ if _is_free(place, recorded):
+                if type(recorded) is not type(ours):
+                    self._differ(place, f"{type(recorded).__name__}, here {ours!r}")
+            case _:
+                if type(recorded) is not type(ours) or recorded != ours:
+                    self._differ(place, f"{recorded!r}, here {ours!r}")
+
+    def _compare_ids(self, place: _Place, recorded: str, ours: str) -> None:
+        kind, here = _ID.fullmatch(recorded), _ID.fullmatch(ours)
+        assert kind
+        if recorded not in self._ids and ours in self._ids.values():
+            self._differ(place, f"a new {kind[1]}, here one that was seen before")
+        elif not here or here[1] != kind[1] or self._ids.setdefault(recorded, ours) != ours:
+            self._differ(place, f"{recorded} known as {self._ids.get(recorded)}, here {ours}")
+
+    def _compare_objects(self, place: _Place, recorded: Json, ours: Json) -> None:
+        match recorded.get("object"):
+            case "list":
+                ours = self._without_what_came_early(place, recorded, ours)
+            case "thread.run" if place.later:
+                recorded = self._in_the_same_status(place, recorded, ours)
+                place = replace(place, object="thread.run")
+            case "thread.message":
+                place = replace(place, object="thread.message", said=recorded["run_id"] is not None)
+            case noun:
+                place = replace(place, object=noun or "")
+        if recorded.get("expires_at") and ours.get("expires_at"):
+            lasts, here = (shown["expires_at"] - shown["created_at"] for shown in (recorded, ours))
+            if recorded["object"] == "thread.run" and lasts != here:
+                self._differ(place, f"expires after {lasts} s, here {here}")
+        self._compare_keys(place, list(recorded), list(ours))
+        for key in recorded.keys() & ours.keys():
+            if recorded[key] == ours[key] or not self._deviates(place, key, adds=False):
+                self._compare(place.at(key), recorded[key], ours[key])
+
+    def _compare_keys(self, place: _Place, recorded: list[str], ours: list[str]) -> None:
+        if missing := [key for key in recorded if key not in ours]:
+            self._differ(place, f"without {missing}")
+        if extra := [key for key in ours if key not in recorded and not self._deviates(place, key, adds=True)]:
+            self._differ(place, f"with {extra}")
+        added = {key for allowed in self._deviations if allowed.object == place.object for key in allowed.keys}
+        orders = [[key for key in keys if key in recorded and key not in added] for keys in (ours, recorded)]
+        if sorted(orders[0]) == sorted(orders[1]) and orders[0] != orders[1]:
+            self._differ(place, f"order {orders[1]}, here {orders[0]}")
+
+    def _deviates(self, place: _Place, key: str, *, adds: bool) -> bool:
+        for allowed in self._deviations:
+            if (
+                (allowed.object, allowed.adds) == (place.object, adds)
+                and key in allowed.keys
+                and place.by in allowed.by
+            ):
+                self.met.add(allowed)
+                return True
+        return False
+
+    def _in_the_same_status(self, place: _Place, recorded: Json, ours: Json) -> Json:
+        if _rank(ours["status"]) < _rank(recorded["status"]):
+            self._differ(place, f"status {recorded['status']}, here still {ours['status']}")
+        return self._runs.get((recorded["id"], ours["status"]), recorded)
+
+    def _without_what_came_early(self, place: _Place, recorded: Json, ours: Json) -> Json:
+        """The list without an answer that the recorded run had not given yet, when ours had."""
+        items: list[Json] = ours["data"]
+        ends = (items[0]["id"], items[-1]["id"]) if items else (None, None)
+        if (ours["first_id"], ours["last_id"]) != ends:
+            self._differ(place, "first_id and last_id are not those of the items")
+        seen = self._ids.values()
+        early = [item for item in items if item.get("run_id") in seen and item["id"] not in seen]
+        if not early or len(items) == len(recorded["data"]):
+            return ours
+        left = [item for item in items if item not in early]
+        return ours | {"data": left, "first_id": left[0]["id"], "last_id": left[-1]["id"]}
+
+
+def _is_free(place: _Place, recorded: object) -> bool:
+    """Moments, counts of tokens, and what a model said may have any value of their type."""
+    key = place.path.rpartition(".")[2]
+    if isinstance(recorded, int):
+        return key.endswith(("_at", "_tokens"))
+    return place.said and place.path.endswith("text.value")
+
+
+def _rank(status: str) -> int:
+    assert status in LIFECYCLE, f"the run is {status}"
+    return LIFECYCLE.index(status)
+
+
+def _grouped(events: list[Event]) -> Iterator[tuple[str, list[Event]]]:
+    """Events one by one, but neighbouring deltas together."""
+    for (name, _), group in itertools.groupby(enumerate(events), lambda at: (at[1].name, at[1].name == DELTA or at[0])):
+        yield name, [event for _, event in group]
+
+
+def _recorded_runs(exchanges: Sequence[Exchange]) -> Iterator[Json]:
+    for exchange in exchanges:
+        if isinstance(exchange.answer.body, dict):
+            for shown in (exchange.answer.body, *exchange.answer.body.get("data", ())):
+                if shown.get("object") == "thread.run":
+                    yield shown

@@ -1,0 +1,182 @@
+"""The notebook that this project was born from: every code cell is listed, and those that can run do, in order."""
+
+import re
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import OpenAI
+from pydantic import SecretStr
+from tests.conftest import Loop, serving
+
+from adlatus.settings import Settings
+
+Json = dict[str, Any]
+
+LISTED: list[Json] = tomllib.loads(Path(__file__).with_name("notebook.toml").read_text("utf-8"))["cell"]
+HOW = ("run", "enabled_by", "never")
+DEADLINE_S = 20
+
+
+def cells_of(notebook: str) -> list[str]:
+    """The code cells of a notebook's text: each follows a line `In [..]:` and goes on until prose begins."""
+    cells: list[list[str]] = []
+    inside = False
+    for line in notebook.splitlines():
+        if re.fullmatch(r"In \[[^\]]*\]:", line):
+            inside = True
+            cells.append([])
+        elif re.match(r"##|[A-Z]", line):
+            inside = False
+        elif inside:
+            cells[-1].append(line)
+    return ["\n".join(lines).strip() for lines in cells]
+
+
+def edited(cell: str, entry: Json) -> str:
+    for edit in entry.get("edits", ()):
+        cell = cell.replace(edit["find"], edit["replace"])
+    return cell
+
+
+@pytest.fixture(scope="module")
+def cells(reference: Path) -> list[str]:
+    return cells_of((reference / "assistants-overview-notebook.txt").read_text("utf-8"))
+
+
+@dataclass
+class Session:
+    """A person at the notebook: one namespace for all cells, and what each of them has printed."""
+
+    client: OpenAI
+    names: Json = field(default_factory=lambda: {"__name__": "__main__"})
+    printed: dict[int, str] = field(default_factory=dict)
+    kept: dict[int, Json] = field(default_factory=dict)
+
+    def run(self, number: int, code: str) -> None:
+        """Run a cell, then wait as a person would until its run has ended."""
+        output = StringIO()
+        self.names["print"] = partial(print, file=output)  # the process's own stdout has the server's log as well
+        exec(compile(code, f"<cell {number}>", "exec"), self.names)
+        self.printed[number] = output.getvalue()
+        self.kept[number] = dict(self.names)
+        self._wait()
+
+    def _wait(self) -> None:
+        give_up_at = time.monotonic() + DEADLINE_S
+        while run := self.names.get("run"):
+            if self.client.beta.threads.runs.retrieve(run.id, thread_id=run.thread_id).status == "completed":
+                return
+            assert time.monotonic() < give_up_at
+
+    def said(self, thread_id: str) -> list[str]:
+        """The texts of the assistant's messages on a thread, oldest first."""
+        messages = self.client.beta.threads.messages.list(thread_id, order="asc").data
+        parts = [message.content[0] for message in messages if message.role == "assistant"]
+        return [part.text.value for part in parts if part.type == "text"]
+
+
+@pytest.fixture(scope="module")
+def session(cells: list[str], loop: Loop, new_database: Callable[[], str]) -> Iterator[Session]:
+    """All cells that run have run, in order, on a server without keys, with two environment variables for the SDK."""
+    with (
+        serving(loop, Settings(database_url=SecretStr(new_database()))) as server,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("OPENAI_BASE_URL", server.base_url)
+        patch.setenv("OPENAI_API_KEY", "any")
+        with OpenAI() as client:
+            session = Session(client)
+            for entry in LISTED:
+                if "run" in entry:
+                    session.run(entry["index"], edited(cells[entry["index"] - 1], entry))
+            yield session
+        for kept in session.kept.values():
+            kept["client"].close()
+
+
+def test_every_cell_of_the_notebook_is_listed_in_order(cells: list[str]) -> None:
+    assert [entry["index"] for entry in LISTED] == list(range(1, len(cells) + 1))
+    assert [entry["sha256"] for entry in LISTED] == [sha256(cell.encode()).hexdigest() for cell in cells]
+
+
+@pytest.mark.parametrize("entry", LISTED, ids=lambda entry: f"{entry['index']} {entry['title']}")
+def test_every_listed_cell_says_how_it_runs_or_why_not(entry: Json) -> None:
+    [how] = [way for way in HOW if way in entry]
+    assert set(entry) <= {"index", "title", "sha256", how, "reason", "edits"}
+    match how, entry[how]:
+        case "run", "verbatim":
+            assert not {"reason", "edits"} & set(entry)
+        case "run", "edited":
+            assert entry["reason"]
+            assert entry["edits"]
+        case "enabled_by", issue:
+            assert issue in ("issue 4", "issue 5", "issue 6")
+            assert ("edits" not in entry) or entry["reason"]
+        case "never", reason:
+            assert len(reason) > 10
+        case _:
+            pytest.fail(f"run = {entry['run']!r}")
+
+
+def test_every_edit_has_one_place_in_its_cell(cells: list[str]) -> None:
+    for entry in LISTED:
+        for edit in entry.get("edits", ()):
+            assert cells[entry["index"] - 1].count(edit["find"]) == 1, edit
+
+
+def test_the_streamed_cell_prints_the_answer_of_the_assistant(session: Session) -> None:
+    thread = session.kept[4]["thread"]
+    first = session.said(thread.id)[0]
+    assert "rehearsal model" in first
+    assert session.printed[4] == f"\nassistant > {first}"
+
+
+def test_the_polled_cells_print_the_messages(session: Session) -> None:
+    run, thread = session.kept[6]["run"], session.kept[6]["thread"]
+    assert run.status == "completed"
+    assert session.printed[5] == ""
+    assert session.printed[6] == f"{session.kept[6]['messages']}\n"
+    assert session.printed[6].count("role='assistant'") == 2
+    assert "I need to solve the equation" in session.printed[6]
+    assert [text in session.printed[6] for text in session.said(thread.id)] == [True, True]
+
+
+def test_the_annotations_cell_reads_a_message_of_a_run(session: Session) -> None:
+    message = session.kept[12]["message"]
+    assert message.role == "assistant"
+    assert message.content[0].text.value == session.said(message.thread_id)[-1] + "\n"
+
+
+def test_the_run_cells_leave_completed_runs_on_the_thread(session: Session) -> None:
+    """The thread is the one with the image, whose link the model endpoint may be given."""
+    first, second = session.kept[13]["run"], session.kept[14]["run"]
+    runs = session.client.beta.threads.runs.list(session.kept[13]["thread"].id, order="asc").data
+    assert [(run.id, run.status) for run in runs] == [(first.id, "completed"), (second.id, "completed")]
+    assert runs[1].instructions == "New instructions that override the Assistant instructions"
+    assert [tool.type for tool in runs[1].tools] == ["code_interpreter", "file_search"]
+    assert len(session.said(first.thread_id)) == 2
+    assert [step.run_id for step in session.kept[33]["run_steps"].data] == [second.id]
+
+
+def test_what_the_cells_made_exists_on_the_server(session: Session) -> None:
+    client = session.client
+    made = [session.kept[number]["assistant"] for number in (1, 15, 28, 35, 39)]
+    assert [assistant.model_dump() for assistant in client.beta.assistants.list(order="asc").data] == [
+        assistant.model_dump() for assistant in made
+    ]
+    assert [tool.function.name for tool in made[-1].tools] == ["get_current_temperature", "get_rain_probability"]
+    for number in (2, 11, 36):
+        thread = session.kept[number]["thread"]
+        assert client.beta.threads.retrieve(thread.id).created_at == thread.created_at
+    [asked] = client.beta.threads.messages.list(session.kept[36]["thread"].id).data
+    assert asked.model_dump() == session.kept[36]["message"].model_dump()
+    [shown] = client.beta.threads.messages.list(session.kept[11]["thread"].id, order="asc", limit=1).data
+    assert [part.type for part in shown.content] == ["text", "image_url"]

@@ -1,0 +1,202 @@
+"""A tour of every operation that the server offers, with every kind of object and ending it can show today.
+
+Knows requests only; what the answers must look like is for those who take the tour.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from tests.contract.replay import Event, events_of
+
+Json = dict[str, Any]
+Operation = tuple[str, str]
+
+DEADLINE_S = 20
+RUNS = "/threads/{thread_id}/runs"
+RUN = f"{RUNS}/{{run_id}}"
+MESSAGES = "/threads/{thread_id}/messages"
+SCHEMA = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
+TOOLS = [
+    {"type": "code_interpreter"},
+    {"type": "file_search"},
+    {"type": "file_search", "file_search": {"max_num_results": 5, "ranking_options": {"score_threshold": 0.5}}},
+    {"type": "function", "function": {"name": "now"}},
+    {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": SCHEMA, "strict": True}},
+]
+FORMATS = [
+    "auto",
+    {"type": "text"},
+    {"type": "json_object"},
+    {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}},
+]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an operation answered: a body, or the events of a stream."""
+
+    operation: Operation
+    status: int
+    body: Any = None
+    events: tuple[Event, ...] = ()
+
+
+@dataclass
+class Tour:
+    """Takes the tour and keeps the answers."""
+
+    http: httpx.Client
+    answers: list[Answer] = field(default_factory=list)
+
+    def bodies(self) -> Iterator[Answer]:
+        return (answer for answer in self.answers if not answer.events)
+
+    def events(self) -> Iterator[Event]:
+        return (event for answer in self.answers for event in answer.events)
+
+    def take(self) -> "Tour":
+        """Visit everything."""
+        self._assistants()
+        self._threads()
+        self._messages()
+        self._runs()
+        self._endings()
+        self._models()
+        self._errors()
+        return self
+
+    def _ask(self, method: str, path: str, body: Json | None = None, *, query: str = "", **ids: str) -> Any:
+        response = self.http.request(method, path.format(**ids).removeprefix("/") + query, json=body)
+        self.answers.append(Answer((method, path), response.status_code, response.json()))
+        return response.json()
+
+    def _stream(self, path: str, body: Json, *, cancel: bool = False, **ids: str) -> None:
+        """Stream a run to its end, which is a cancel if wanted."""
+        with self.http.stream("POST", path.format(**ids).removeprefix("/"), json=body | {"stream": True}) as response:
+            text = ""
+            for line in response.iter_lines():
+                text += f"{line}\n"
+                if cancel and not line and "event: thread.message.delta" in text:
+                    run = events_of(text)[0].data
+                    self._ask("POST", f"{RUN}/cancel", thread_id=run["thread_id"], run_id=run["id"])
+                    cancel = False
+        self.answers.append(Answer(("POST", path), response.status_code, events=tuple(events_of(text))))
+
+    def _ended(self, run: Json) -> Json:
+        ids = {"thread_id": run["thread_id"], "run_id": run["id"]}
+        give_up_at = time.monotonic() + DEADLINE_S
+        while run["status"] in ("queued", "in_progress", "cancelling"):
+            assert time.monotonic() < give_up_at
+            run = self._ask("GET", RUN, **ids)
+        return run
+
+    def _assistants(self) -> None:
+        for response_format in FORMATS:
+            body = {"model": "gpt-4o", "response_format": response_format}
+            self._ask("POST", "/assistants", body)
+        whole = {
+            "model": "gpt-4o",
+            "name": "Whole",
+            "description": "Has everything",
+            "instructions": "Be whole.",
+            "tools": TOOLS,
+            "metadata": {"kind": "whole"},
+            "temperature": 0.5,
+            "top_p": 0.9,
+            "reasoning_effort": "low",
+        }
+        one = self._ask("POST", "/assistants", whole)["id"]
+        self._ask("GET", "/assistants/{assistant_id}", assistant_id=one)
+        self._ask("POST", "/assistants/{assistant_id}", {"name": "Modified"}, assistant_id=one)
+        self._ask("GET", "/assistants")
+        self._ask("GET", "/assistants", query="?limit=2&order=asc")
+        self._ask("DELETE", "/assistants/{assistant_id}", assistant_id=one)
+
+    def _threads(self) -> None:
+        image = {"type": "image_url", "image_url": {"url": "https://example.com/image.png", "detail": "low"}}
+        messages = [
+            {"role": "user", "content": [{"type": "text", "text": "What is this?"}, image]},
+            {"role": "assistant", "content": "An image.", "metadata": {"kind": "answer"}},
+        ]
+        resources: Json = {"code_interpreter": {"file_ids": []}, "file_search": {"vector_store_ids": []}}
+        body = {"messages": messages, "metadata": {"kind": "whole"}, "tool_resources": resources}
+        thread = self._ask("POST", "/threads", body)["id"]
+        self._ask("GET", MESSAGES, thread_id=thread)
+        self._ask("GET", "/threads/{thread_id}", thread_id=thread)
+        self._ask("POST", "/threads/{thread_id}", {"metadata": {"kind": "modified"}}, thread_id=thread)
+        self._ask("GET", "/threads")
+        self._ask("DELETE", "/threads/{thread_id}", thread_id=thread)
+
+    def _messages(self) -> None:
+        thread = self._ask("POST", "/threads", {})["id"]
+        self._ask("GET", MESSAGES, thread_id=thread)
+        body = {"role": "user", "content": "Hello", "metadata": {"kind": "text"}}
+        ids = {"thread_id": thread, "message_id": self._ask("POST", MESSAGES, body, thread_id=thread)["id"]}
+        self._ask("GET", f"{MESSAGES}/{{message_id}}", **ids)
+        self._ask("POST", f"{MESSAGES}/{{message_id}}", {"metadata": {"kind": "modified"}}, **ids)
+        self._ask("DELETE", f"{MESSAGES}/{{message_id}}", **ids)
+
+    def _runs(self) -> None:
+        assistant = self._ask("POST", "/assistants", {"model": "gpt-4o", "instructions": "Answer.", "tools": TOOLS})
+        one = {"assistant_id": assistant["id"]}
+        run = self._ended(self._ask("POST", "/threads/runs", one | {"thread": {"metadata": {"kind": "run"}}}))
+        thread = run["thread_id"]
+        overrides = {
+            "model": "gpt-4o-mini",
+            "instructions": "Answer otherwise.",
+            "additional_instructions": "At once.",
+            "additional_messages": [{"role": "user", "content": "Hello"}],
+            "tools": [],
+            "metadata": {"kind": "overrides"},
+            "temperature": 0.0,
+            "top_p": 0.1,
+            "max_prompt_tokens": 5000,
+            "max_completion_tokens": 500,
+            "truncation_strategy": {"type": "last_messages", "last_messages": 3},
+            "tool_choice": {"type": "function", "function": {"name": "now"}},
+            "parallel_tool_calls": False,
+            "response_format": {"type": "json_object"},
+            "reasoning_effort": "high",
+        }
+        run = self._ended(self._ask("POST", RUNS, one | overrides, thread_id=thread))
+        ids = {"thread_id": thread, "run_id": run["id"]}
+        self._ask("POST", RUN, {"metadata": {"kind": "modified"}}, **ids)
+        self._ask("GET", RUNS, thread_id=thread)
+        [step] = self._ask("GET", f"{RUN}/steps", **ids)["data"]
+        self._ask("GET", f"{RUN}/steps/{{step_id}}", **ids, step_id=step["id"])
+        self._ask("GET", MESSAGES, query=f"?run_id={run['id']}", thread_id=thread)
+        self._stream(RUNS, one, thread_id=thread)
+
+    def _endings(self) -> None:
+        assistant = self._ask("POST", "/assistants", {"model": "gpt-4o", "instructions": "Answer."})["id"]
+        for content in (
+            "[[say: Whole answer]]",
+            "[[say: Half an]][[finish: length]]",
+            "[[say: Something]][[finish: content_filter]]",
+            "[[say: Lost in the middle]][[cut: 2]]",
+            "[[error: 400]]",
+            "[[tokens: 1000]][[pace: 0.2]]",
+        ):
+            thread = self._ask("POST", "/threads", {"messages": [{"role": "user", "content": content}]})["id"]
+            self._stream(RUNS, {"assistant_id": assistant}, cancel="pace" in content, thread_id=thread)
+            [run] = self._ask("GET", RUNS, thread_id=thread)["data"]
+            self._ask("GET", f"{RUN}/steps", thread_id=thread, run_id=run["id"])
+            self._ask("GET", MESSAGES, thread_id=thread)
+        without_instructions = self._ask("POST", "/assistants", {"model": "gpt-4o"})["id"]
+        hello = {"messages": [{"role": "user", "content": "Hello"}]}
+        self._stream("/threads/runs", {"assistant_id": without_instructions, "thread": hello})
+
+    def _models(self) -> None:
+        model = self._ask("GET", "/models")["data"][0]
+        self._ask("GET", "/models/{model}", model=model["id"])
+
+    def _errors(self) -> None:
+        self._ask("GET", "/assistants/{assistant_id}", assistant_id="asst_unknown")
+        self._ask("GET", "/threads/{thread_id}", thread_id="1234")
+        self._ask("GET", "/models/{model}", model="unknown")
+        self._ask("GET", "/assistants", query="?limit=1000")
+        self._ask("POST", "/assistants", {"model": 1})
+        self._ask("POST", "/assistants", {})
