@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Match
 
 from adlatus import __version__
 from adlatus.api import assistants, messages, models, operations, runs, steps, threads
@@ -115,10 +116,9 @@ async def _render_http_exception(request: Request, error: Any) -> Response:
     path = request.url.path
     where = f"({request.method} {path[:200]})"
     if error.status_code == MethodNotAllowed.status:
-        allowed = error.headers.get("allow", "") if error.headers else ""
-        return _json(
-            MethodNotAllowed(f"Not allowed to {request.method} on {path[:200]} (HINT: allowed are {allowed}).")
-        )
+        allowed = ", ".join(_allowed_methods(request))
+        message = f"Not allowed to {request.method} on {path[:200]} (HINT: allowed are {allowed})."
+        return _json(MethodNotAllowed(message, headers={"allow": allowed}))
     if error.status_code != NotFound.status:
         problem = ApiError(str(error.detail))
         problem.status = error.status_code
@@ -128,3 +128,12 @@ async def _render_http_exception(request: Request, error: Any) -> Response:
     else:
         hint = f"the API lives under /v1: set base_url to {request.url.scheme}://{request.url.netloc}/v1"
     return _json(NotFound(f"Invalid URL {where} (HINT: {hint})."))
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """The methods that some route takes on the path of the request; Starlette names the first route's only."""
+    scopes = {method: {**request.scope, "method": method} for method in ("DELETE", "GET", "POST")}
+    routes = request.app.router.routes
+    return [
+        method for method, scope in scopes.items() if any(route.matches(scope)[0] is Match.FULL for route in routes)
+    ]

@@ -12,12 +12,8 @@ from adlatus.telemetry import Metrics, configure_logging, log_context
 
 @pytest.fixture(autouse=True)
 def logging_is_put_back() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
     yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
+    configure_logging("json", "warning")  # as the other tests have it
 
 
 def _lines(captured: pytest.CaptureFixture[str]) -> list[str]:

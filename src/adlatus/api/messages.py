@@ -5,9 +5,9 @@ from typing import Annotated
 from fastapi import Query, Response
 
 from adlatus.api.deps import Db, MessageId, Paging, Project, ThreadId, assistants_router, json_response
-from adlatus.store import pages, rows
+from adlatus.store import rows
 from adlatus.store import threads as store
-from adlatus.store.tables import messages, threads
+from adlatus.store.tables import messages
 from adlatus.wire.common import Deleted, ObjectList, object_list
 from adlatus.wire.messages import CreateMessageRequest, Message, ModifiedMessage, ModifyMessageRequest
 
@@ -29,10 +29,9 @@ async def list_messages(
     db: Db, project: Project, thread_id: ThreadId, page: Paging, run_id: Annotated[str | None, Query()] = None
 ) -> Response:
     """List the messages of a thread, or those that one run wrote."""
-    scope = {"project_id": project, "thread_id": thread_id, "run_id": run_id or None}
-    found, has_more = await pages.read(db, messages, "message", page, **scope)
-    if not found:
-        await rows.get(db, threads, "thread", thread_id, project_id=project)
+    found, has_more = await store.page(
+        db, messages, "message", page, project_id=project, thread_id=thread_id, run_id=run_id or None
+    )
     return json_response(object_list([(row["id"], Message.of(row).json_bytes()) for row in found], has_more))
 
 

@@ -13,13 +13,13 @@ router = APIRouter()
 _ONE = select(literal(1))
 
 
-@router.get("/healthz")
+@router.api_route("/healthz", methods=["GET", "HEAD"])
 async def healthz() -> Response:
     """The process serves requests."""
     return Response(compact({"status": "ok"}), media_type="application/json")
 
 
-@router.get("/readyz")
+@router.api_route("/readyz", methods=["GET", "HEAD"])
 async def readyz(request: Request, opened: Opened) -> Response:
     """Whether requests can be answered: 200 or 503, for those with a key with the state of each component."""
     components = {"database": await _database_state(opened)}

@@ -15,8 +15,8 @@ from adlatus.api.deps import (
     json_response,
 )
 from adlatus.runs import commands
-from adlatus.store import pages, rows
-from adlatus.store.tables import runs, threads
+from adlatus.store import rows, threads
+from adlatus.store.tables import runs
 from adlatus.wire.common import ObjectList, object_list
 from adlatus.wire.runs import CreateRunRequest, CreateThreadAndRunRequest, ModifyRunRequest, Run
 
@@ -60,9 +60,7 @@ async def create_run(
 @router.get("/threads/{thread_id}/runs", response_model=ObjectList[Run])
 async def list_runs(db: Db, project: Project, thread_id: ThreadId, page: Paging) -> Response:
     """List the runs of a thread."""
-    found, has_more = await pages.read(db, runs, "run", page, project_id=project, thread_id=thread_id)
-    if not found:
-        await rows.get(db, threads, "thread", thread_id, project_id=project)
+    found, has_more = await threads.page(db, runs, "run", page, project_id=project, thread_id=thread_id)
     return json_response(object_list([(row["id"], Run.of(row).json_bytes()) for row in found], has_more))
 
 

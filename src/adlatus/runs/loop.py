@@ -83,10 +83,9 @@ async def execute(lease: Lease, resources: Resources) -> None:
     resources.events.execute(lease.run_id, lease.attempt)
     try:
         ending = await _to_an_ending(lease, resources, journal, turn)
-        if ending:
-            ending = await _end(journal, ending, turn)
-            resources.metrics.runs_ended.labels(status=ending.status).inc()
-            log.info("run ended", status=str(ending.status), error=ending.error and ending.error.message)
+        ending = await _end(journal, ending, turn)
+        resources.metrics.runs_ended.labels(status=ending.status).inc()
+        log.info("run ended", status=str(ending.status), error=ending.error and ending.error.message)
     except LeaseLost:
         log.warning("run was taken over or deleted, nothing more is written")
     except IllegalMove as error:
@@ -109,8 +108,8 @@ async def _end(journal: Journal, ending: Ending, turn: Turn) -> Ending:
     return ending
 
 
-async def _to_an_ending(lease: Lease, resources: Resources, journal: Journal, turn: Turn) -> Ending | None:
-    """The ending that the run has earned; None if it is not ours to end."""
+async def _to_an_ending(lease: Lease, resources: Resources, journal: Journal, turn: Turn) -> Ending:
+    """The ending that the run has earned."""
     try:
         return await _attempt(lease, resources, journal, turn)
     except ModelError as error:

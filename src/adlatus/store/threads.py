@@ -2,15 +2,39 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Text, select
+from sqlalchemy import Table, Text, select
 
 from adlatus.errors import InvalidRequest
 from adlatus.ids import new_id
-from adlatus.store import leases, rows
-from adlatus.store.db import Row, Transaction, param
+from adlatus.store import leases, pages, rows
+from adlatus.store.db import Connection, Row, Transaction, param
+from adlatus.store.pages import Page
 from adlatus.store.tables import ENDED, messages, runs, threads, unix_now
 from adlatus.wire.messages import CreateMessageRequest, MessageStatus
 from adlatus.wire.threads import CreateThreadRequest
+
+
+async def page(
+    connection: Connection,
+    table: Table,
+    noun: str,
+    wanted: Page,
+    *,
+    project_id: str,
+    thread_id: str,
+    **scope: str | None,
+) -> tuple[list[Row], bool]:
+    """A page of what belongs to a thread. Raises `NotFound`: for the thread, if it is the thread that is not there."""
+    found: list[Row] = []
+    try:
+        found, has_more = await pages.read(
+            connection, table, noun, wanted, project_id=project_id, thread_id=thread_id, **scope
+        )
+    finally:
+        if not found:
+            await rows.get(connection, threads, "thread", thread_id, project_id=project_id)
+    return found, has_more
+
 
 _NOW = select(unix_now.label("now"))
 _ACTIVE_RUN = (
