@@ -222,6 +222,7 @@ def _listen(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         listener.bind((settings.host.strip("[]"), settings.port))
+        listener.listen(2048)  # before that two servers may bind the same port
     except OSError as error:
         listener.close()
         raise StartupError(

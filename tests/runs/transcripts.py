@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx
-
 from tests.conftest import BETA, Server
 
 Json = dict[str, Any]
@@ -39,6 +38,15 @@ def parse(lines: Iterable[str]) -> Iterator[Event]:
             payload = fields["data"] if fields["data"] == "[DONE]" else json.loads(fields["data"])
             yield Event(fields["event"], payload, int(fields.get("id", "0")))
             fields = {}
+
+
+def read(response: httpx.Response) -> Iterator[Event]:
+    """The events of a response that is a stream."""
+    if response.status_code != 200:
+        response.read()
+        raise AssertionError(response.text)
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    return parse(response.iter_lines())
 
 
 def speaking(text: str) -> list[str]:
@@ -116,10 +124,7 @@ class Conversation:
         """A new run's stream, read as it comes."""
         request = {"assistant_id": self.assistant_id, "stream": True, **body}
         with self.http.stream("POST", f"{self.path}/runs", json=request) as response:
-            if response.status_code != 200:
-                response.read()
-                raise AssertionError(response.text)
-            yield parse(response.iter_lines())
+            yield read(response)
 
     def stream(self, **body: Any) -> list[Event]:
         """A new run's stream, to its end; its numbers only grow."""

@@ -1,0 +1,108 @@
+"""Runs put straight into a database, and the hands of an executor on them: for what no client can bring about."""
+
+from typing import Any
+
+from adlatus.ids import new_id
+from adlatus.runs import commands
+from adlatus.runs.journal import Journal
+from adlatus.store import leases, rows
+from adlatus.store.db import Database, Row
+from adlatus.store.events import EventLog
+from adlatus.store.leases import Lease, new_claim
+from adlatus.store.tables import assistants
+from adlatus.wire.runs import CreateThreadAndRunRequest, Run, RunStatus
+
+PROJECT = "default"
+WHOLE = ("runs", "run_steps", "messages")
+
+_NONE = dict.fromkeys(
+    (
+        "started_at",
+        "cancelled_at",
+        "failed_at",
+        "completed_at",
+        "required_action",
+        "last_error",
+        "incomplete_details",
+    ),
+    "NULL",
+)
+_ENDED = {"expires_at": "NULL", "started_at": "1"}
+BESIDE = {
+    RunStatus.QUEUED: {},
+    RunStatus.IN_PROGRESS: {"started_at": "1"},
+    RunStatus.REQUIRES_ACTION: {"started_at": "1", "required_action": "'{}'"},
+    RunStatus.CANCELLING: {"started_at": "1"},
+    RunStatus.CANCELLED: _ENDED | {"cancelled_at": "1"},
+    RunStatus.FAILED: _ENDED | {"failed_at": "1", "last_error": "'{}'"},
+    RunStatus.COMPLETED: _ENDED | {"completed_at": "1"},
+    RunStatus.INCOMPLETE: _ENDED | {"incomplete_details": "'{}'"},
+    RunStatus.EXPIRED: _ENDED,
+}
+"""What a run of each status has to have beside it, as SQL."""
+
+
+async def execute(database: Database, sql: str, *values: object) -> list[Row]:
+    """Raw SQL, past everything that Adlatus knows."""
+    return list(await database._pool.fetch(sql, *values))
+
+
+async def add_run(database: Database, *, leased: bool = False, text: str = "Hello?") -> tuple[Run, Lease | None]:
+    """A queued run on a thread of its own with one message of the user."""
+    assistant = await rows.add(
+        database,
+        assistants,
+        id=new_id("asst"),
+        project_id=PROJECT,
+        model="gpt-4o",
+        tools=[],
+        tool_resources={},
+        metadata={},
+        response_format="auto",
+    )
+    request = CreateThreadAndRunRequest.model_validate(
+        {"assistant_id": assistant["id"], "thread": {"messages": [{"role": "user", "content": text}]}}
+    )
+    claim = new_claim("the test") if leased else None
+    created = await commands.create_thread_and_run(
+        database, EventLog(database), PROJECT, request, expires_after_s=600, claim=claim
+    )
+    return created.run, created.lease
+
+
+async def add_leased(database: Database, *, text: str = "Hello?") -> Lease:
+    """A run that is leased to the test."""
+    _, lease = await add_run(database, leased=True, text=text)
+    assert lease is not None
+    return lease
+
+
+async def put(database: Database, run_id: str, status: RunStatus) -> None:
+    """Put a run into a status, by no rule but the database's own. Its lease goes where it may not stay."""
+    columns = {"status": f"'{status}'", "expires_at": "created_at + 600", **_NONE, **BESIDE[status]}
+    if status not in leases.CLAIMABLE:
+        columns |= dict.fromkeys(("lease_owner", "lease_token", "lease_expires_at"), "NULL")
+    changes = ", ".join(f"{name} = {value}" for name, value in columns.items())
+    await execute(database, f"UPDATE runs SET {changes} WHERE id = $1", run_id)
+
+
+async def expire_lease(database: Database, run_id: str) -> None:
+    """The executor of a run has been silent for longer than a lease."""
+    await execute(database, "UPDATE runs SET lease_expires_at = now() - interval '1 second' WHERE id = $1", run_id)
+
+
+async def steal(database: Database, run_id: str) -> None:
+    """Another executor takes the run over."""
+    await execute(database, "UPDATE runs SET lease_token = 'stolen', attempt = attempt + 1 WHERE id = $1", run_id)
+
+
+async def contents(database: Database) -> dict[str, Any]:
+    """Every run, step and message of a database, whole."""
+    return {
+        table: [dict(row) for row in await execute(database, f"SELECT * FROM {table} ORDER BY id")] for table in WHOLE
+    }
+
+
+def journal(database: Database, lease: Lease) -> Journal:
+    """The journal of a lease, whose events nobody hears."""
+    return Journal(lease, database, EventLog(database))

@@ -1,0 +1,430 @@
+"""The table of legal moves against the real tables: what it forbids changes nothing, and the database itself refuses
+rows that no move may leave behind. And recovery, which is nothing but executing from whatever is there."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import CheckConstraint
+from tests.conftest import Loop, serving
+from tests.runs.stored import PROJECT, add_leased, add_run, contents, execute, expire_lease, journal, put
+from tests.runs.transcripts import DONE, OPENING, Conversation, Event, client_of, parse, speaking, transcript
+
+from adlatus.errors import InvalidRequest
+from adlatus.runs import commands
+from adlatus.runs.journal import (
+    CANCELLED,
+    COMPLETED,
+    EXPIRED,
+    FILTERED,
+    NOTHING_USED,
+    OUT_OF_TOKENS,
+    Ending,
+    Journal,
+    failed,
+)
+from adlatus.runs.lifecycle import ACTIVE, FINAL, MOVES, IllegalMove, sources
+from adlatus.runs.loop import execute as execute_run
+from adlatus.runs.turn import Turn
+from adlatus.settings import Settings
+from adlatus.store import leases
+from adlatus.store import runs as statements
+from adlatus.store.db import Database
+from adlatus.store.events import EventLog
+from adlatus.store.tables import metadata
+from adlatus.wire.common import LastError
+from adlatus.wire.runs import RunStatus as S
+
+ERROR = LastError(code="server_error", message="It broke.")
+HELD = [status for status in S if status in leases.CLAIMABLE]
+ENDINGS = [COMPLETED, CANCELLED, EXPIRED, OUT_OF_TOKENS, FILTERED, failed(ERROR)]
+
+
+# --- Moves
+
+
+# No statement asks a client for actions yet
+PAIRS = [(status, target) for status in S for target in S if (status, target) != (S.IN_PROGRESS, S.REQUIRES_ACTION)]
+
+
+@pytest.mark.parametrize(("status", "target"), PAIRS)
+def test_the_guarded_update_makes_the_moves_of_the_table_and_no_other(
+    loop: Loop, database: Database, status: S, target: S
+) -> None:
+    async def scenario() -> None:
+        run, _ = await add_run(database)
+        await put(database, run.id, status)
+        before = await contents(database)
+        ends = target in FINAL
+        values = {
+            "new_usage": NOTHING_USED.model_dump() if ends else None,
+            "new_last_error": ERROR.model_dump() if target is S.FAILED else None,
+            "new_details": {"reason": "content_filter"} if target is S.INCOMPLETE else None,
+        }
+        statement = statements.move(target, sources(target), leased=False)
+        moved = await database.fetch_row(statement, the_run=run.id, **(values if ends else {}))
+        if target in MOVES[status]:
+            assert moved is not None
+            assert moved["status"] == target
+            assert (moved["expires_at"] is None) == ends
+        else:
+            assert moved is None
+            assert await contents(database) == before
+
+    loop.run(scenario())
+
+
+@pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: str(ending.details or ending.status))
+@pytest.mark.parametrize("status", HELD)
+def test_an_executor_ends_a_run_legally_or_not_at_all(
+    loop: Loop, database: Database, status: S, ending: Ending
+) -> None:
+    async def scenario() -> None:
+        lease = await add_leased(database)
+        await put(database, lease.run_id, S.IN_PROGRESS)
+        writer = journal(database, lease)
+        await writer.say(["Half"])
+        await put(database, lease.run_id, status)
+        before = await contents(database)
+        if ending.status in MOVES[status]:
+            await writer.end(ending, Turn(["Half"]))
+            [run] = await execute(database, "SELECT status, lease_token FROM runs")
+            assert dict(run) == {"status": ending.status, "lease_token": None}
+        else:
+            with pytest.raises(IllegalMove) as raised:
+                await writer.end(ending, Turn(["Half"]))
+            assert (raised.value.current, raised.value.target) == (status, ending.status)
+            assert await contents(database) == before
+
+    loop.run(scenario())
+
+
+@pytest.mark.parametrize("status", [S.IN_PROGRESS, S.CANCELLING])
+def test_a_run_begins_once(loop: Loop, database: Database, status: S) -> None:
+    async def scenario() -> None:
+        lease = await add_leased(database)
+        await put(database, lease.run_id, status)
+        before = await contents(database)
+        with pytest.raises(IllegalMove):
+            await journal(database, lease).begin()
+        assert await contents(database) == before
+
+    loop.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("status", "executing"), [*((status, False) for status in S), *((status, True) for status in HELD)]
+)
+def test_a_cancel_is_legal_or_refused(loop: Loop, database: Database, status: S, executing: bool) -> None:
+    async def scenario() -> None:
+        run, lease = await add_run(database, leased=executing)
+        if lease:
+            await journal(database, lease).say(["Half"])
+        await put(database, run.id, status)
+        before = await contents(database)
+        cancel = commands.cancel(database, EventLog(database), PROJECT, run.thread_id, run.id)
+        if S.CANCELLING in MOVES[status]:
+            assert (await cancel).status is S.CANCELLING
+            [row] = await execute(database, "SELECT status FROM runs")
+            assert row["status"] == ("cancelling" if executing else "cancelled")
+        else:
+            with pytest.raises(InvalidRequest, match=rf"^Cannot cancel run with status '{status}'\.$"):
+                await cancel
+            assert await contents(database) == before
+
+    loop.run(scenario())
+
+
+def test_a_cancel_that_comes_before_an_ending_it_does_not_allow_wins(loop: Loop, database: Database) -> None:
+    """`cancelling` cannot become `incomplete`; nor may the run be left to its lease."""
+    with serving(loop, Settings(database_url=database.dsn), executor=False) as server:
+
+        async def scenario() -> None:
+            lease = await add_leased(database, text="[[tokens: 4]] [[pace: 0.1]] [[finish: length]]")
+            executing = asyncio.create_task(execute_run(lease, server.resources))
+            async with asyncio.timeout(10):
+                while not await execute(database, "SELECT FROM messages WHERE status = 'in_progress'"):
+                    await asyncio.sleep(0.005)
+                await put(database, lease.run_id, S.CANCELLING)
+                await executing
+            [run] = await execute(database, "SELECT status, cancelled_at FROM runs")
+            [message] = await execute(database, "SELECT * FROM messages WHERE role = 'assistant'")
+            [step] = await execute(database, "SELECT status FROM run_steps")
+            assert (run["status"], step["status"], message["status"]) == ("cancelled", "cancelled", "incomplete")
+            assert message["incomplete_details"] == {"reason": "run_cancelled"}
+            assert message["content"][0]["text"]["value"] == "word1 word2 word3 word4"
+
+        loop.run(scenario())
+
+
+# --- What the database refuses
+
+STATUSES = {
+    "runs": "status = 'queued', started_at = NULL, lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL",
+    "run_steps": "status = 'in_progress'",
+    "messages": "status = 'in_progress', content = '[]'",
+}
+"""The rows that the changes below are made to, one of each table."""
+
+BAD_CHANGES = [
+    ("runs", "status", "status = 'paused'"),
+    ("runs", "status", "status = 'Queued'"),
+    ("runs", "expires_at", "expires_at = NULL"),
+    ("runs", "expires_at", "status = 'expired'"),
+    ("runs", "completed_at", "completed_at = 1"),
+    ("runs", "completed_at", "status = 'completed', expires_at = NULL, started_at = 1"),
+    ("runs", "cancelled_at", "cancelled_at = 1"),
+    ("runs", "cancelled_at", "status = 'cancelled', expires_at = NULL"),
+    ("runs", "failed_at", "failed_at = 1"),
+    ("runs", "failed_at", "status = 'failed', expires_at = NULL, last_error = '{}'"),
+    ("runs", "last_error", "status = 'failed', expires_at = NULL, failed_at = 1"),
+    ("runs", "incomplete_details", "incomplete_details = '{}'"),
+    ("runs", "incomplete_details", "status = 'incomplete', expires_at = NULL, started_at = 1"),
+    ("runs", "required_action", "required_action = '{}'"),
+    ("runs", "required_action", "status = 'requires_action', started_at = 1"),
+    ("runs", "started_at", "status = 'in_progress'"),
+    ("runs", "started_at", "status = 'requires_action', required_action = '{}'"),
+    ("runs", "started_at", "status = 'completed', expires_at = NULL, completed_at = 1"),
+    (
+        "runs",
+        "lease_ended",
+        "status = 'expired', expires_at = NULL, lease_token = 'x', lease_owner = 'x', lease_expires_at = now()",
+    ),
+    (
+        "runs",
+        "lease_ended",
+        "status = 'requires_action', required_action = '{}', started_at = 1, "
+        "lease_token = 'x', lease_owner = 'x', lease_expires_at = now()",
+    ),
+    ("runs", "lease_whole", "lease_token = 'x'"),
+    ("runs", "lease_whole", "lease_token = 'x', lease_expires_at = now()"),
+    ("runs", "lease_whole", "lease_owner = 'x'"),
+    ("run_steps", "type", "type = 'thought'"),
+    ("run_steps", "status", "status = 'queued'"),
+    ("run_steps", "completed_at", "status = 'completed'"),
+    ("run_steps", "completed_at", "completed_at = 1"),
+    ("run_steps", "cancelled_at", "status = 'cancelled'"),
+    ("run_steps", "cancelled_at", "cancelled_at = 1"),
+    ("run_steps", "failed_at", "status = 'failed'"),
+    ("run_steps", "failed_at", "failed_at = 1"),
+    ("run_steps", "expired_at", "status = 'expired'"),
+    ("run_steps", "expired_at", "expired_at = 1"),
+    ("messages", "role", "role = 'system'"),
+    ("messages", "status", "status = 'failed'"),
+    ("messages", "completed_at", "status = 'completed'"),
+    ("messages", "completed_at", "completed_at = 1"),
+    ("messages", "incomplete_at", "status = 'incomplete', incomplete_details = '{}'"),
+    ("messages", "incomplete_at", "incomplete_at = 1"),
+    ("messages", "incomplete_details", "status = 'incomplete', incomplete_at = 1"),
+    ("messages", "incomplete_details", "incomplete_details = '{}'"),
+]
+
+
+@pytest.mark.parametrize(("table", "constraint", "change"), BAD_CHANGES)
+def test_the_database_refuses_a_row_that_contradicts_itself(
+    loop: Loop, database: Database, table: str, constraint: str, change: str
+) -> None:
+    async def scenario() -> None:
+        lease = await add_leased(database)
+        writer = journal(database, lease)
+        await writer.begin()
+        await writer.say(["Half"])
+        await execute(database, f"UPDATE {table} SET {STATUSES[table]} WHERE status = 'in_progress'")
+        row = "AND run_id IS NOT NULL" if table == "messages" else ""
+        with pytest.raises(asyncpg.CheckViolationError) as refused:
+            await execute(database, f"UPDATE {table} SET {change} WHERE true {row}")
+        assert refused.value.constraint_name == f"ck_{table}_{constraint}"
+
+    loop.run(scenario())
+
+
+def test_every_check_of_the_tables_is_tried() -> None:
+    checks = {
+        (table.name, str(check.name).removeprefix(f"ck_{table.name}_"))
+        for table in metadata.tables.values()
+        for check in table.constraints
+        if isinstance(check, CheckConstraint)
+    }
+    assert checks == {(table, constraint) for table, constraint, _ in BAD_CHANGES}
+
+
+@pytest.mark.parametrize("status", sorted(ACTIVE))
+def test_the_database_refuses_a_second_active_run_on_a_thread(loop: Loop, database: Database, status: S) -> None:
+    async def scenario() -> None:
+        first, second = (await add_run(database))[0], (await add_run(database))[0]
+        await put(database, first.id, status)
+        move = f"UPDATE runs SET thread_id = '{first.thread_id}' WHERE id = '{second.id}'"
+        with pytest.raises(asyncpg.UniqueViolationError) as refused:
+            await execute(database, move)
+        assert refused.value.constraint_name == "uq_runs_active_thread"
+        for final in sorted(FINAL):
+            await put(database, first.id, final)
+            await execute(database, move)
+            await execute(database, f"UPDATE runs SET thread_id = '{second.thread_id}' WHERE id = '{second.id}'")
+
+    loop.run(scenario())
+
+
+@pytest.mark.parametrize("column", ["project_id", "thread_id"])
+def test_the_database_refuses_a_run_of_nobody_or_of_nowhere(loop: Loop, database: Database, column: str) -> None:
+    async def scenario() -> None:
+        await add_run(database)
+        with pytest.raises(asyncpg.ForeignKeyViolationError):
+            await execute(database, f"UPDATE runs SET {column} = 'none'")
+        with pytest.raises(asyncpg.NotNullViolationError):
+            await execute(database, f"UPDATE runs SET {column} = NULL")
+
+    loop.run(scenario())
+
+
+# --- Recovery
+
+
+async def claim_and_die(database: Database, *pieces: str) -> None:
+    """Claim the only run, say so much of the answer, and be heard of no more."""
+    [lease] = await leases.claim(database, "the dead", 1)
+    log = EventLog(database)
+    writer = Journal(lease, database, log)
+    if lease.attempt == 1:
+        await writer.begin()
+    else:
+        await writer.take_back()
+    if pieces:
+        await writer.say(pieces)
+    await log.write()
+    await expire_lease(database, lease.run_id)
+
+
+@contextmanager
+def run_after_deaths(
+    loop: Loop, database: Database, *deaths: tuple[str, ...]
+) -> Iterator[tuple[list[Event], Conversation]]:
+    """The stream, read at a server without an executor, of a run whose first executors died; then one lives."""
+    settings = Settings(database_url=database.dsn)
+    with serving(loop, settings, executor=False) as front, client_of(front) as http:
+
+        async def prepare() -> Any:
+            run, _ = await add_run(database, text="[[say: The whole answer.]]")
+            for pieces in deaths:
+                await claim_and_die(database, *pieces)
+            return run
+
+        async def read(run_id: str) -> bytes:
+            return b"".join([frames async for frames in front.resources.events.follow(run_id)])
+
+        run = loop.run(prepare())
+        talk = Conversation(http, run.assistant_id, run.thread_id)
+        with serving(loop, settings):
+            events = list(parse(loop.run(read(run.id)).decode().split("\n")))
+            assert talk.ended(run.id) == events[-2].payload
+            check_nothing_is_left_half_done(talk, run.id)
+            yield events, talk
+
+
+def check_nothing_is_left_half_done(talk: Conversation, run_id: str) -> None:
+    assert all(step["status"] != "in_progress" for step in talk.steps(run_id))
+    assert all(message["status"] != "in_progress" for message in talk.messages())
+
+
+def test_a_half_written_message_of_a_dead_executor_is_taken_back_and_asked_for_again(
+    loop: Loop, database: Database
+) -> None:
+    with run_after_deaths(loop, database, ("The wh", "ole")) as (events, talk):
+        assert transcript(events) == [
+            OPENING[2],
+            *speaking("The whole"),
+            "thread.message.incomplete incomplete",
+            "thread.run.step.cancelled cancelled",
+            *speaking("The whole answer."),
+            "thread.message.completed completed",
+            "thread.run.step.completed completed",
+            "thread.run.completed completed",
+            DONE,
+        ]
+        first, second = (event.payload["id"] for event in events if event.name == "thread.message.created")
+        assert first != second
+        taken_back = next(event.payload for event in events if event.name == "thread.message.incomplete")
+        assert (taken_back["id"], taken_back["incomplete_details"]) == (first, {"reason": "run_failed"})
+        _, answer = talk.messages()
+        assert answer["id"] == second
+        assert len(talk.steps(answer["run_id"])) == 1
+        assert [event.number >> 32 for event in events if event.name == "thread.message.created"] == [1, 2]
+
+
+def test_a_run_whose_executor_died_before_the_first_token_is_just_executed(loop: Loop, database: Database) -> None:
+    with run_after_deaths(loop, database, ()) as (events, talk):
+        assert transcript(events) == [
+            OPENING[2],
+            *speaking("The whole answer."),
+            "thread.message.completed completed",
+            "thread.run.step.completed completed",
+            "thread.run.completed completed",
+            DONE,
+        ]
+        assert talk.answer() == "The whole answer."
+
+
+def test_the_third_executor_may_still_complete_a_run(loop: Loop, database: Database) -> None:
+    with run_after_deaths(loop, database, ("The",), ("The wh",)) as (events, talk):
+        assert transcript(events)[-2:] == ["thread.run.completed completed", DONE]
+        assert [message["role"] for message in talk.messages()] == ["user", "assistant"]
+        assert talk.answer() == "The whole answer."
+
+
+def test_a_run_that_three_executors_died_of_fails(loop: Loop, database: Database) -> None:
+    with run_after_deaths(loop, database, ("The",), ("The wh",), ("The whole",)) as (events, talk):
+        assert transcript(events)[-4:] == [
+            "thread.message.incomplete incomplete",
+            "thread.run.step.cancelled cancelled",
+            "thread.run.failed failed",
+            DONE,
+        ]
+        assert events[-2].payload["last_error"] == {"code": "server_error", "message": "Sorry, something went wrong."}
+        assert [message["role"] for message in talk.messages()] == ["user"]
+        assert talk.steps(events[-2].payload["id"]) == []
+
+
+def test_a_run_whose_cancel_an_executor_did_not_live_to_see_is_cancelled(loop: Loop, database: Database) -> None:
+    settings = Settings(database_url=database.dsn)
+    with serving(loop, settings, executor=False) as front, client_of(front) as http:
+
+        async def prepare() -> Any:
+            run, _ = await add_run(database)
+            await claim_and_die(database, "Half")
+            await put(database, run.id, S.CANCELLING)
+            return run
+
+        run = loop.run(prepare())
+        talk = Conversation(http, run.assistant_id, run.thread_id)
+        with serving(loop, settings):
+            assert talk.ended(run.id)["status"] == "cancelled"
+            check_nothing_is_left_half_done(talk, run.id)
+
+
+def test_cancelling_a_run_whose_executor_is_dead_ends_it_at_once(loop: Loop, database: Database) -> None:
+    """Nobody renewed its lease, so the request itself completes the cancel."""
+    with serving(loop, Settings(database_url=database.dsn), executor=False) as front, client_of(front) as http:
+
+        async def prepare() -> Any:
+            run, _ = await add_run(database)
+            await claim_and_die(database, "Half")
+            return run
+
+        run = loop.run(prepare())
+        talk = Conversation(http, run.assistant_id, run.thread_id)
+        assert talk.cancel(run.id).json()["status"] == "cancelling"
+        assert talk.run(run.id)["status"] == "cancelled"
+        [step] = talk.steps(run.id)
+        assert step["status"] == "cancelled"
+        _, message = talk.messages()
+        assert (message["status"], message["incomplete_details"]) == ("incomplete", {"reason": "run_cancelled"})
+
+
+def test_the_tables_active_index_names_the_final_statuses_of_the_lifecycle() -> None:
+    [index] = [index for index in metadata.tables["runs"].indexes if index.name == "uq_runs_active_thread"]
+    where = str(index.dialect_options["postgresql"]["where"])
+    assert set(re.findall(r"'(\w+)'", where)) == {str(status) for status in FINAL}
