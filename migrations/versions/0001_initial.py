@@ -193,6 +193,7 @@ def upgrade() -> None:
         sa.Column("lease_token", sa.Text(), nullable=True),
         sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("attempt", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("abandoned", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.CheckConstraint("(status = 'cancelled') = (cancelled_at IS NOT NULL)", name=op.f("ck_runs_cancelled_at")),
         sa.CheckConstraint("(status = 'completed') = (completed_at IS NOT NULL)", name=op.f("ck_runs_completed_at")),
         sa.CheckConstraint("(status = 'failed') = (failed_at IS NOT NULL)", name=op.f("ck_runs_failed_at")),

@@ -69,7 +69,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         await _in_background(stack, events)
         wakeup = await stack.enter_async_context(listen(dsn, leases.WAKE_CHANNEL))
         endpoint, model_report = await _endpoint(stack, settings)
-        llm = await stack.enter_async_context(open_llm(endpoint))
+        llm = await stack.enter_async_context(open_llm(endpoint, timeout_s=settings.model_timeout_s))
         report = (
             ("data folder", str(settings.data_dir), "--data-dir or ADLATUS_DATA_DIR"),
             ("database", database_report, "ADLATUS_DATABASE_URL"),

@@ -58,6 +58,10 @@ class Settings(BaseSettings):
         str | None,
         Field(description="Upstream model that every model name goes to; unset: names pass through"),
     ] = None
+    model_timeout_s: Annotated[
+        float,
+        Field(gt=0, description="Longest silence of the model endpoint, in seconds, before and between tokens"),
+    ] = 120
     image_urls: Annotated[
         Literal["auto", "forward", "refuse"],
         Field(

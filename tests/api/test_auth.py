@@ -6,9 +6,9 @@ from typing import Any
 import httpx
 import pytest
 from openai import AuthenticationError, OpenAI
-from tests.conftest import BETA, KEYS, Loop, Server, serving
 
 from adlatus.settings import Settings
+from tests.conftest import BETA, KEYS, Loop, Server, serving
 
 NO_KEY = "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth"
 EMPTY: dict[str, Any] = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}

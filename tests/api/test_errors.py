@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
-from tests.conftest import Server
 
 from adlatus.api.deps import MAX_BODY_BYTES
 from adlatus.errors import BAD_JSON
+from tests.conftest import Server
 
 ASSISTANT, THREAD, MESSAGE, RUN, STEP = "asst_nothing", "thread_nothing", "msg_nothing", "run_nothing", "step_nothing"
 FUNCTION = {"type": "function", "function": {"name": "f"}}

@@ -8,10 +8,10 @@ import httpx
 import pytest
 from openai import NotFoundError, OpenAI
 from sqlalchemy import insert
-from tests.conftest import BETA, KEYS, Server
 
 from adlatus.ids import new_id
 from adlatus.store.tables import run_steps
+from tests.conftest import BETA, KEYS, Server
 
 EMPTY = '{"object":"list","data":[],"first_id":null,"last_id":null,"has_more":false}'
 MANY = 50

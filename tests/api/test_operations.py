@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 from openai import OpenAI
-from tests.conftest import BETA, Loop, Server, serving
 
 from adlatus import __version__
 from adlatus.settings import Settings
+from tests.conftest import BETA, Loop, Server, serving
 
 PAGE = "https://app.example.com"
 

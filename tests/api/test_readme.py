@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.conftest import Server
 
 from adlatus.cli import _parser
 from adlatus.runs.lifecycle import diagram
+from tests.conftest import Server
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

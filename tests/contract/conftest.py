@@ -6,6 +6,7 @@ import httpx
 import pytest
 from openai import OpenAI
 from openai.types.beta import Assistant
+
 from tests.conftest import BETA, KEYS, Server
 from tests.contract.tour import Tour
 

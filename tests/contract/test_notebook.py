@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from openai import OpenAI
 from pydantic import SecretStr
-from tests.conftest import Loop, serving
 
 from adlatus.settings import Settings
+from tests.conftest import Loop, serving
 
 Json = dict[str, Any]
 

@@ -13,6 +13,7 @@ from openai.types.beta import Assistant, AssistantDeleted, AssistantStreamEvent,
 from openai.types.beta.threads import Message, MessageDeleted, Run
 from openai.types.beta.threads.runs import RunStep
 from pydantic import BaseModel, TypeAdapter, ValidationError
+
 from tests.contract.tour import RUN, RUNS, Operation, Tour
 
 Json = dict[str, Any]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from tests.contract.replay import Deviation, Replay, load
 
 WHOLE = (

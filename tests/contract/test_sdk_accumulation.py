@@ -10,6 +10,7 @@ from openai import AssistantEventHandler, AsyncAssistantEventHandler, AsyncOpenA
 from openai.types.beta import Assistant, AssistantStreamEvent
 from openai.types.beta.threads import Message, MessageDelta, Run, Text, TextDelta
 from openai.types.beta.threads.runs import RunStep
+
 from tests.contract.answers import ANSWERS, ENDING, OPENING, each_answer, spoken
 
 

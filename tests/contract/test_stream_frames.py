@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from openai.types.beta import Assistant
+
 from tests.contract.answers import ENDING, OPENING, each_answer
 
 Frames = Callable[[str, dict[str, Any]], list[tuple[int, str, bytes]]]

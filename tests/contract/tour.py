@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+
 from tests.contract.replay import Event, events_of
 
 Json = dict[str, Any]

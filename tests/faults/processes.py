@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+
 from tests.conftest import BETA
 
 ADLATUS = (sys.executable, "-m", "adlatus.cli")

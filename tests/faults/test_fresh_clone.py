@@ -20,6 +20,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from tests.conftest import missing
 
 ROOT = Path(__file__).parents[2]

@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from tests.faults.processes import Process, adlatus, data_folder, is_running, postmasters, run, serve
-from tests.runs.transcripts import DONE, OPENING, Conversation, converse, eventually, sent, speaking, transcript
 
 from adlatus import __version__
 from adlatus.backends.postgres_account import first_unreachable
 from adlatus.store import migrate
+from tests.faults.processes import Process, adlatus, data_folder, is_running, postmasters, run, serve
+from tests.runs.transcripts import DONE, OPENING, Conversation, converse, eventually, sent, speaking, transcript
 
 NOBODY = 65534
 COMPLETED = [f"thread.{noun}.completed completed" for noun in ("message", "run.step", "run")]

@@ -13,10 +13,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import CheckConstraint, Connection, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
-from tests.conftest import Loop
 
 from adlatus.store import migrate
 from adlatus.store.tables import metadata
+from tests.conftest import Loop
 
 UNNAMED = """
     SELECT conrelid::regclass::text, conname FROM pg_constraint

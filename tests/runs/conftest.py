@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.conftest import Loop
-from tests.runs.stored import execute
 
 from adlatus.store.db import Database, open_database
+from tests.conftest import Loop
+from tests.runs.stored import execute
 
 
 @pytest.fixture(scope="module")

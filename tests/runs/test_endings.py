@@ -7,6 +7,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from adlatus.settings import Settings
 from tests.conftest import Loop, Server, serving
 from tests.runs.transcripts import (
     DONE,
@@ -24,8 +26,6 @@ from tests.runs.transcripts import (
     unique,
 )
 from tests.runs.upstream import HEAD, chunk, upstream
-
-from adlatus.settings import Settings
 
 Json = dict[str, Any]
 NOTHING_USED = {
@@ -287,6 +287,19 @@ def test_an_endpoint_where_nobody_listens_fails_the_run_but_not_the_assistant(
                 "server_error",
                 "The model endpoint (127.0.0.1) could not be reached: check that it runs, and ADLATUS_MODEL_BASE_URL.",
             )
+
+
+@pytest.mark.slow
+def test_a_model_that_falls_silent_fails_the_run_and_leaves_what_it_said(
+    loop: Loop, new_database: Callable[[], str]
+) -> None:
+    settings = Settings(database_url=new_database(), model_timeout_s=0.5)
+    with serving(loop, settings) as server, client_of(server) as http:
+        talk = converse(http, "[[tokens: 5]] [[stall: 3]]")
+        run = talk.ended(talk.start()["id"])
+        assert (run["status"], run["last_error"]["code"]) == ("failed", "server_error")
+        assert "did not answer in time" in run["last_error"]["message"]
+        assert talk.answer() == "word1 word2 word3"
 
 
 @pytest.mark.parametrize(
@@ -567,8 +580,11 @@ def test_deleting_the_thread_of_a_run_ends_its_stream_and_its_request(
                 events.append(event)
                 if event.name == "thread.message.delta":
                     sent(http.delete(talk.path))
-        assert transcript(events) == [*OPENING, *speaking("Half"), DONE]
-        assert http.get(f"{talk.path}/runs/{events[0].payload['id']}").status_code == 404
+        assert [event.name for event in events[-2:]] == ["error", "done"]
+        assert transcript(events)[:-2] == [*OPENING, *speaking("Half")]
+        run_id = events[0].payload["id"]
+        assert events[-2].payload["error"]["message"] == f"No run found with id '{run_id}'."
+        assert http.get(f"{talk.path}/runs/{run_id}").status_code == 404
         eventually(lambda: model.hung_up_at, within_s=5)
 
 

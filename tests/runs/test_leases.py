@@ -7,8 +7,6 @@ from typing import Any
 
 import asyncpg
 import pytest
-from tests.conftest import Loop
-from tests.runs.stored import add_leased, add_run, contents, execute, expire_lease, journal, put, steal
 
 from adlatus.backends.wakeup import Wakeup, listen
 from adlatus.errors import Unavailable
@@ -21,6 +19,8 @@ from adlatus.telemetry import Metrics
 from adlatus.wire.common import LastError
 from adlatus.wire.runs import RunStatus
 from adlatus.worker import Worker
+from tests.conftest import Loop
+from tests.runs.stored import add_leased, add_run, contents, execute, expire_lease, journal, put, steal
 
 
 async def lease_s(database: Database, run_id: str) -> float:

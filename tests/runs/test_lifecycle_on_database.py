@@ -10,9 +10,6 @@ from typing import Any
 import asyncpg
 import pytest
 from sqlalchemy import CheckConstraint
-from tests.conftest import Loop, serving
-from tests.runs.stored import PROJECT, add_leased, add_run, contents, execute, expire_lease, journal, put
-from tests.runs.transcripts import DONE, OPENING, Conversation, Event, client_of, parse, speaking, transcript
 
 from adlatus.errors import InvalidRequest
 from adlatus.runs import commands
@@ -38,6 +35,9 @@ from adlatus.store.events import EventLog
 from adlatus.store.tables import metadata
 from adlatus.wire.common import LastError
 from adlatus.wire.runs import RunStatus as S
+from tests.conftest import Loop, serving
+from tests.runs.stored import PROJECT, add_leased, add_run, contents, execute, expire_lease, journal, put
+from tests.runs.transcripts import DONE, OPENING, Conversation, Event, client_of, parse, speaking, transcript
 
 ERROR = LastError(code="server_error", message="It broke.")
 HELD = [status for status in S if status in leases.CLAIMABLE]
@@ -386,6 +386,22 @@ def test_a_run_that_three_executors_died_of_fails(loop: Loop, database: Database
         assert events[-2].payload["last_error"] == {"code": "server_error", "message": "Sorry, something went wrong."}
         assert [message["role"] for message in talk.messages()] == ["user"]
         assert talk.steps(events[-2].payload["id"]) == []
+
+
+def test_a_run_that_was_handed_back_often_is_still_executed(loop: Loop, database: Database) -> None:
+    async def hand_back() -> None:
+        [lease] = await leases.claim(database, "the polite", 1)
+        await leases.release_if_held(database, lease)
+
+    async def prepare() -> Any:
+        run, _ = await add_run(database, text="[[say: The whole answer.]]")
+        for _ in range(5):
+            await hand_back()
+        return run
+
+    run = loop.run(prepare())
+    with serving(loop, Settings(database_url=database.dsn)) as server, client_of(server) as http:
+        assert Conversation(http, run.assistant_id, run.thread_id).ended(run.id)["status"] == "completed"
 
 
 def test_a_run_whose_cancel_an_executor_did_not_live_to_see_is_cancelled(loop: Loop, database: Database) -> None:

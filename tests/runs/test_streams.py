@@ -8,6 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
+
+from adlatus.settings import Settings
+from adlatus.store.events import EventLog
+from adlatus.wire import events as wire
 from tests.conftest import BETA, Loop, Server, serving
 from tests.runs.stored import add_run, execute
 from tests.runs.transcripts import (
@@ -23,10 +27,6 @@ from tests.runs.transcripts import (
     speaking,
     transcript,
 )
-
-from adlatus.settings import Settings
-from adlatus.store.events import EventLog
-from adlatus.wire import events as wire
 
 COMPLETED = [
     "thread.message.completed completed",
@@ -135,7 +135,9 @@ def test_where_events_are_missing_a_reader_gets_the_run_as_it_is(server: Server,
 
 
 def test_a_reader_of_a_run_that_does_not_exist_is_sent_away(server: Server) -> None:
-    assert follow(server, "run_none") == [Event("done", "[DONE]")]
+    error, done = follow(server, "run_none")
+    assert error.payload["error"]["message"] == "No run found with id 'run_none'."
+    assert done == Event("done", "[DONE]")
 
 
 def test_events_are_numbered_once_even_if_a_write_is_interrupted_or_doubled(loop: Loop, new_database: Any) -> None:

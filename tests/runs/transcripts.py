@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx
+
 from tests.conftest import BETA, Server
 
 Json = dict[str, Any]

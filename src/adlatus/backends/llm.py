@@ -25,8 +25,6 @@ Chunk = Json
 """One `chat.completion.chunk`, as the upstream sent it."""
 
 CONNECT_S = 10.0
-SILENCE_S = 120.0
-"""The longest pause of an upstream, before its first token too: large local models load slowly."""
 ATTEMPTS = 4
 BACKOFF_S = 0.5
 MAX_WAIT_S = 20.0
@@ -147,8 +145,11 @@ class Llm:
 
 
 @asynccontextmanager
-async def open_llm(endpoint: Endpoint) -> AsyncIterator[Llm]:
-    """A client with a connection pool of its own."""
+async def open_llm(endpoint: Endpoint, *, timeout_s: float = 120) -> AsyncIterator[Llm]:
+    """A client with a connection pool of its own.
+
+    `timeout_s` is the longest silence of the endpoint, before its first token too: large local models load slowly.
+    """
     headers = {"content-type": "application/json", "accept": "text/event-stream, application/json"}
     if endpoint.api_key:
         headers["authorization"] = f"Bearer {endpoint.api_key}"
@@ -157,7 +158,7 @@ async def open_llm(endpoint: Endpoint) -> AsyncIterator[Llm]:
         headers=headers,
         # httpx's own transport costs about twice the CPU per streamed chunk
         transport=AiohttpTransport(limits=httpx.Limits(max_connections=None, max_keepalive_connections=100)),
-        timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S),
+        timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
         follow_redirects=False,
         trust_env=not is_loopback(httpx.URL(endpoint.base_url).host),  # proxies are for what is elsewhere
     ) as client:

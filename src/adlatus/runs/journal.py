@@ -4,7 +4,9 @@ Every write of an executing run is fenced by its lease and guarded by the table 
 """
 
 import asyncio
+import time
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -118,9 +120,10 @@ class Journal:
             "content": [text_content("")],
             "incomplete_details": {"reason": IncompleteReason.RUN_FAILED},
         }
+        cancelled = {"status": StepStatus.CANCELLED, "cancelled_at": int(time.time())}
         self._tell(
             [_event("thread.message", Message.of({**message, **changes})) for message in half_written]
-            + [_event("thread.run.step", RunStep.of({**step, "status": StepStatus.CANCELLED})) for step in steps]
+            + [_event("thread.run.step", RunStep.of({**step, **cancelled})) for step in steps]
         )
 
     async def _open_message(self) -> None:
@@ -262,7 +265,9 @@ async def _to_the_end(work: Coroutine[Any, Any, Result]) -> Result:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        while not task.done():
+            with suppress(asyncio.CancelledError):  # a second one: the first is raised below
+                await asyncio.wait([task])
         if not task.cancelled() and (error := task.exception()):
             raise error from None
         raise

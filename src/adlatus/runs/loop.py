@@ -32,8 +32,8 @@ from adlatus.wire.runs import Run, RunStatus
 
 log = structlog.get_logger(__name__)
 
-MAX_ATTEMPTS = 3
-"""Claims of a run that ended without an end, after which it fails rather than take a fourth executor down."""
+MAX_ABANDONED = 3
+"""Executors that died with a run, after which it fails rather than take a fourth one down."""
 
 SORRY = "Sorry, something went wrong."
 """What the original says of its own faults. *Source*: field reports."""
@@ -141,8 +141,8 @@ async def _attempt(lease: Lease, resources: Resources, journal: Journal, turn: T
         return CANCELLED
     if left_s <= 0:
         return EXPIRED
-    if lease.attempt > MAX_ATTEMPTS:
-        log.error("run was claimed too often without an end", attempt=lease.attempt)
+    if lease.abandoned >= MAX_ABANDONED:
+        log.error("run took too many executors down", abandoned=lease.abandoned)
         return failed(LastError(code="server_error", message=SORRY))
     try:
         async with asyncio.timeout(left_s) as deadline:

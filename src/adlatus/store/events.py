@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 
 import structlog
-from sqlalchemy import ARRAY, BigInteger, LargeBinary, Text, delete, func, select, text
+from sqlalchemy import ARRAY, BigInteger, ClauseElement, LargeBinary, Text, delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 
-from adlatus.errors import Unavailable, body
-from adlatus.store.db import Connection, param
+from adlatus.errors import Unavailable, body, not_found
+from adlatus.store.db import Connection, Row, param
 from adlatus.store.tables import ENDED, run_events, runs
 from adlatus.wire import events as wire
 from adlatus.wire.runs import Run, RunStatus
@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 FLUSH_S = 0.1
 PRUNE_S = 3600.0
+OUTAGE_S = 1.0
 SILENCE_S = 1.0
 """How long an ended run may be silent before its readers get its current object in place of missing events."""
 
@@ -192,19 +193,28 @@ class EventLog:
 
     async def _stored(self, run_id: str, after: int) -> tuple[bytes, int]:
         frames = b""
-        for row in await self._database.fetch(_READ, run_id=run_id, after=after):
+        for row in await self._fetch_patiently(_READ, run_id=run_id, after=after):
             part = row["frames"] if row["first_number"] > after else _after(row["frames"], after)
             frames, after = frames + part, row["last_number"]
             if (end := frames.find(wire.DONE)) >= 0:
                 return frames[: end + len(wire.DONE)], after
         return frames, after
 
+    async def _fetch_patiently(self, statement: ClauseElement, **params: object) -> list[Row]:
+        """The rows of a statement; while the database does not answer, a reader waits for it."""
+        while True:
+            try:
+                return await self._database.fetch(statement, **params)
+            except Unavailable:
+                await asyncio.sleep(OUTAGE_S)
+
     async def _ending(self, run_id: str) -> bytes:
         """The current object of a run that has ended or waits for its client, and the end of the stream."""
-        row = await self._database.fetch_row(_RUN, run_id=run_id)
-        if row is None:
-            return wire.DONE
-        run = Run.of(row)
+        rows = await self._fetch_patiently(_RUN, run_id=run_id)
+        if not rows:
+            gone = not_found("run", run_id)
+            return wire.frame("error", wire.compact(body(gone))) + wire.DONE
+        run = Run.of(rows[0])
         if run.status not in (*ENDED, RunStatus.REQUIRES_ACTION):
             return b""
         return wire.frame(f"thread.run.{run.status}", run.json_bytes()) + wire.DONE

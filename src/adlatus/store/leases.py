@@ -15,6 +15,7 @@ from sqlalchemy import (
     Select,
     Text,
     any_,
+    case,
     func,
     null,
     or_,
@@ -55,13 +56,17 @@ class Claim:
 
 @dataclass
 class Lease:
-    """A claimed run. `interruption` is set by the worker before it cancels the executing task."""
+    """A claimed run. `abandoned` counts the executors that died with it.
+
+    `interruption` is set by the worker before it cancels the executing task.
+    """
 
     run_id: str
     thread_id: str
     project_id: str
     token: str
     attempt: int
+    abandoned: int = 0
     interruption: Interruption | None = field(default=None, compare=False)
 
 
@@ -76,7 +81,7 @@ lease_end: ColumnElement[datetime] = func.now() + text(f"interval '{LEASE_S} sec
 FREED = {"lease_owner": null(), "lease_token": null(), "lease_expires_at": null()}
 """Column values of a run without a lease."""
 
-_columns = (runs.c.id, runs.c.thread_id, runs.c.project_id, runs.c.lease_token, runs.c.attempt)
+_columns = (runs.c.id, runs.c.thread_id, runs.c.project_id, runs.c.lease_token, runs.c.attempt, runs.c.abandoned)
 _free: Select[tuple[str]] = (
     select(runs.c.id)
     .where(
@@ -95,6 +100,7 @@ _CLAIM = (
         lease_token=param("token", Text()) + ":" + runs.c.id,
         lease_expires_at=lease_end,
         attempt=runs.c.attempt + 1,
+        abandoned=runs.c.abandoned + case((runs.c.lease_token.is_not(None), 1), else_=0),
     )
     .returning(*_columns)
 )
@@ -105,14 +111,21 @@ _HEARTBEAT = (
     .returning(runs.c.lease_token, runs.c.status)
 )
 _RELEASE = update(runs).where(runs.c.lease_token == param("token", Text())).values(**FREED).returning(runs.c.id)
-_RELEASE_ALL = update(runs).where(runs.c.lease_token.is_not(None)).values(**FREED).returning(runs.c.id)
+_RELEASE_ALL = (
+    update(runs)
+    .where(runs.c.lease_token.is_not(None))
+    .values(**FREED, abandoned=runs.c.abandoned + 1)
+    .returning(runs.c.id)
+)
 _WAKE = select(func.pg_notify(WAKE_CHANNEL, ""))
 
 
 async def claim(connection: Connection, owner: str, limit: int) -> list[Lease]:
     """Up to `limit` runs that nobody executes, the oldest first, leased to `owner`."""
     rows = await connection.fetch(_CLAIM, owner=owner, token=secrets.token_hex(16), row_limit=limit)
-    return [Lease(r["id"], r["thread_id"], r["project_id"], r["lease_token"], r["attempt"]) for r in rows]
+    return [
+        Lease(r["id"], r["thread_id"], r["project_id"], r["lease_token"], r["attempt"], r["abandoned"]) for r in rows
+    ]
 
 
 async def heartbeat(connection: Connection, tokens: list[str]) -> dict[str, RunStatus]:
@@ -127,7 +140,10 @@ async def release_if_held(connection: Connection, lease: Lease) -> None:
 
 
 async def release_all(connection: Connection) -> int:
-    """Free every lease. Only for who knows that no other process works on this database; returns how many."""
+    """Free every lease of executors that are dead. Only for who knows that no other process works on this database.
+
+    Returns how many there were.
+    """
     return len(await connection.fetch(_RELEASE_ALL))
 
 

@@ -200,11 +200,13 @@ runs = Table(
     _json("response_format"),
     _json("tool_choice"),
     Column("parallel_tool_calls", Boolean, nullable=False),
-    # The lease: who executes the run, until when without a heartbeat, and how often the run was claimed.
+    # The lease: who executes the run, until when without a heartbeat; how often the run was claimed, and how many of
+    # its executors died without handing it back.
     Column("lease_owner", Text),
     Column("lease_token", Text),
     Column("lease_expires_at", DateTime(timezone=True)),
     Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("abandoned", Integer, nullable=False, server_default=text("0")),
     CheckConstraint(_one_of("status", RunStatus), "status"),
     CheckConstraint(f"(status IN ({_listed(ENDED)})) = (expires_at IS NULL)", "expires_at"),
     CheckConstraint("(status = 'completed') = (completed_at IS NOT NULL)", "completed_at"),
