@@ -18,7 +18,7 @@ run: setup ## set everything up and serve on http://127.0.0.1:8000
 dev: $(VENV)/.dev-ready ## also install what development needs
 
 check: dev lint types imports ## before each commit: format, lint, types, imports, fast tests
-	@$(BIN)/pytest -q -m "not slow and not nightly"
+	@$(BIN)/pytest -q -m "not slow and not nightly" --ignore tests/faults
 
 test: dev lint types imports ## everything but the nightly variants
 	@$(BIN)/pytest -m "not nightly"

@@ -107,22 +107,12 @@ def test_first_use_of_a_folder(fresh: Path) -> None:
         nothing_is_left(fresh, server)
 
 
-def test_the_second_start_takes_less_than_four_seconds(folder: Path) -> None:
-    begun = time.monotonic()
-    with serve(folder) as server:
-        assert server.url
-        assert time.monotonic() - begun < 4
-        server.stop()
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_the_server_and_its_database(folder: Path, number: signal.Signals) -> None:
     with serve(folder) as server:
         assert server.url
         [postmaster] = postmasters(folder)
-        begun = time.monotonic()
         assert server.stop(number) == 0
-        assert time.monotonic() - begun < 5
         assert not is_running(postmaster.pid)
         nothing_is_left(folder, server)
         assert "Traceback" not in server.log
