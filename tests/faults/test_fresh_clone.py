@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -100,6 +99,7 @@ def _started(command: list[str], cwd: Path, environment: dict[str, str], user: i
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _wait_until_ready(port: int, log: Path, at_most_s: float) -> None:
@@ -108,7 +108,7 @@ def _wait_until_ready(port: int, log: Path, at_most_s: float) -> None:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2):
                 return
-        except (urllib.error.URLError, ConnectionError):
+        except OSError:  # refused, or not answered yet: the port is taken before anything is started
             time.sleep(0.1)
     pytest.fail(f"not ready after {at_most_s} s:\n{log.read_text()[-3000:]}")
 
