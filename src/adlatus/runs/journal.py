@@ -13,12 +13,10 @@ from typing import Any, TypeVar
 from adlatus.ids import new_id
 from adlatus.runs.lifecycle import IllegalMove, check, sources
 from adlatus.runs.turn import Turn
-from adlatus.store import rows
 from adlatus.store import runs as statements
 from adlatus.store.db import Database, Row, Transaction
 from adlatus.store.events import EventLog
 from adlatus.store.leases import Lease
-from adlatus.store.tables import messages, run_steps
 from adlatus.wire import events as wire
 from adlatus.wire.common import LastError, Usage, WireObject
 from adlatus.wire.messages import IncompleteReason, Message, MessageStatus, text_content
@@ -127,35 +125,19 @@ class Journal:
         )
 
     async def _open_message(self) -> None:
-        lease, message_id = self._lease, new_id("msg")
-        async with self._database.transaction() as tx:
-            run = await self._hold(tx)
-            owners = {key: run[key] for key in ("project_id", "thread_id", "assistant_id")} | {"run_id": lease.run_id}
-            step = await rows.add(
-                tx,
-                run_steps,
-                id=new_id("step"),
-                **owners,
-                type="message_creation",
-                status=StepStatus.IN_PROGRESS,
-                expires_at=run["expires_at"],
-                step_details=message_creation(message_id),
-                metadata={},
-            )
-            message = await rows.add(
-                tx,
-                messages,
-                id=message_id,
-                **owners,
-                role="assistant",
-                status=MessageStatus.IN_PROGRESS,
-                content=[],
-                attachments=[],
-                metadata={},
-            )
+        message_id = new_id("msg")
+        row = await self._database.fetch_row(
+            statements.OPEN_MESSAGE,
+            **self._held,
+            step_id=new_id("step"),
+            message_id=message_id,
+            step_details=message_creation(message_id),
+        )
+        if row is None:
+            raise LeaseLost
         opening: list[tuple[str, WireObject]] = [
-            ("thread.run.step", RunStep.of(step)),
-            ("thread.message", Message.of(message)),
+            ("thread.run.step", RunStep.of(_part(row, "step."))),
+            ("thread.message", Message.of(_part(row, "message."))),
         ]
         self._tell(
             [
@@ -252,6 +234,11 @@ async def _end_open_parts(tx: Transaction, run_id: str, ending: Ending, turn: Tu
     return [_event("thread.message", Message.of(message)) for message in ended] + [
         _event("thread.run.step", RunStep.of(step)) for step in steps
     ]
+
+
+def _part(row: Row, prefix: str) -> Row:
+    """The columns of a joined row that begin with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
 
 
 def _event(noun: str, shown: Run | Message | RunStep) -> bytes:

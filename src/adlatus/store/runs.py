@@ -11,6 +11,7 @@ from sqlalchemy import (
     and_,
     delete,
     func,
+    insert,
     literal,
     null,
     select,
@@ -38,6 +39,51 @@ STATE = select(
     (runs.c.lease_expires_at > func.now()).label("executing"),
 ).where(runs.c.id == param("the_run", Text()))
 """Status and lease of a run."""
+
+_owner = (
+    select(runs.c.project_id, runs.c.thread_id, runs.c.id.label("run_id"), runs.c.assistant_id, runs.c.expires_at)
+    .where(_held)
+    .with_for_update(key_share=True)
+    .cte("owner")
+)
+_new_step = (
+    insert(run_steps)
+    .from_select(
+        [*_owner.c.keys(), "id", "type", "status", "step_details", "metadata"],
+        select(
+            *_owner.c,
+            param("step_id", Text()),
+            literal("message_creation"),
+            literal(StepStatus.IN_PROGRESS.value),
+            param("step_details", JSON()),
+            literal({}, JSON),
+        ),
+    )
+    .returning(run_steps)
+    .cte("new_step")
+)
+_new_message = (
+    insert(messages)
+    .from_select(
+        [*_owner.c.keys()[:-1], "id", "role", "status", "content", "attachments", "metadata"],
+        select(
+            *list(_owner.c)[:-1],
+            param("message_id", Text()),
+            literal("assistant"),
+            literal(MessageStatus.IN_PROGRESS.value),
+            literal([], JSON),
+            literal([], JSON),
+            literal({}, JSON),
+        ),
+    )
+    .returning(messages)
+    .cte("new_message")
+)
+OPEN_MESSAGE = select(
+    *(column.label(f"step.{column.name}") for column in _new_step.c),
+    *(column.label(f"message.{column.name}") for column in _new_message.c),
+)
+"""An empty message of the run and the step that writes it, inserted if the lease holds, in one round trip."""
 
 HISTORY = (
     select(messages)

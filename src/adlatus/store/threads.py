@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Table, Text, select
+from sqlalchemy import Table, Text, insert, literal, select
 
 from adlatus.errors import InvalidRequest
 from adlatus.ids import new_id
@@ -36,9 +36,18 @@ async def page(
     return found, has_more
 
 
-_NOW = select(unix_now.label("now"))
 _ACTIVE_RUN = (
     select(runs.c.id).where(runs.c.thread_id == param("the_thread", Text()), runs.c.status.not_in(ENDED)).limit(1)
+)
+_ADD_MESSAGE = (
+    insert(messages)
+    .values(
+        **{name: param(name, messages.c[name].type) for name in ("id", "project_id", "thread_id", "role")},
+        **{name: param(name, messages.c[name].type) for name in ("content", "attachments", "metadata")},
+        status=literal(MessageStatus.COMPLETED.value),
+        completed_at=unix_now,
+    )
+    .returning(messages)
 )
 _HOLD_ACTIVE_RUN = _ACTIVE_RUN.with_for_update()
 
@@ -90,19 +99,10 @@ async def add_messages(
     tx: Transaction, project_id: str, thread_id: str, requests: Sequence[CreateMessageRequest]
 ) -> list[Row]:
     """Insert messages of the client, in order. They are completed from the start."""
-    if not requests:
-        return []
-    now = (await tx.fetch(_NOW))[0]["now"]
-    return [
-        await rows.add(
-            tx,
-            messages,
-            id=new_id("msg"),
-            project_id=project_id,
-            thread_id=thread_id,
-            status=MessageStatus.COMPLETED,
-            completed_at=now,
-            **request.columns(),
-        )
-        for request in requests
-    ]
+    added = []
+    for request in requests:
+        values = {"id": new_id("msg"), "project_id": project_id, "thread_id": thread_id, **request.columns()}
+        row = await tx.fetch_row(_ADD_MESSAGE, **values)
+        assert row is not None
+        added.append(row)
+    return added
