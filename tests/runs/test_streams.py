@@ -299,3 +299,33 @@ def test_a_run_that_executes_here_before_its_creation_is_told_streams_in_full(
             return b"".join([heard, *[part async for part in stream]])
 
         assert [event.payload for event in parse(loop.run(read()).decode().split("\n"))] == [0, 1, "[DONE]"]
+
+
+async def speak_together(base_url: str, streams: int) -> int:
+    """How many runs that fall silent after their first token have spoken while none of them has ended."""
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=base_url, headers=BETA, timeout=60, limits=limits) as http:
+        assistant = (await http.post("/assistants", json={"model": "gpt-4o"})).json()["id"]
+        spoken = set[int]()
+
+        async def listen(number: int) -> None:
+            thread = {"messages": [{"role": "user", "content": f"[[say: {number} and on]] [[stall: 1]]"}]}
+            body = {"assistant_id": assistant, "thread": thread, "stream": True}
+            async with http.stream("POST", "/threads/runs", json=body) as stream:
+                async for line in stream.aiter_lines():
+                    if "thread.message.delta" in line:
+                        spoken.add(number)
+                        return
+
+        async with asyncio.timeout(50), asyncio.TaskGroup() as group:
+            for number in range(streams):
+                group.create_task(listen(number))
+        return len(spoken)
+
+
+@pytest.mark.slow
+def test_more_runs_than_an_http_client_usually_connects_speak_at_the_same_time(
+    loop: Loop, new_database: Callable[[], str]
+) -> None:
+    with serving(loop, Settings(database_url=new_database())) as server:
+        assert asyncio.run(speak_together(server.base_url, 130)) == 130

@@ -157,7 +157,8 @@ async def open_llm(endpoint: Endpoint, *, timeout_s: float = 120) -> AsyncIterat
         base_url=endpoint.base_url.rstrip("/"),
         headers=headers,
         # httpx's own transport costs about twice the CPU per streamed chunk
-        transport=AiohttpTransport(limits=httpx.Limits(max_connections=None, max_keepalive_connections=100)),
+        # 0 is no limit: with None the transport would leave aiohttp's own default of 100 in place
+        transport=AiohttpTransport(limits=httpx.Limits(max_connections=0)),
         timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
         follow_redirects=False,
         trust_env=not is_loopback(httpx.URL(endpoint.base_url).host),  # proxies are for what is elsewhere
