@@ -44,7 +44,7 @@ migrate: setup ## bring the database of ADLATUS_DATABASE_URL, or the embedded on
 revision: dev ## draft a migration: make revision m="what changes"
 	@$(BIN)/python migrations/new_revision.py $(m)
 
-bench: dev ## measure against the floors, print ratios, write bench/results.json
+bench: dev ## measure against the floors, print ratios, write bench-results.json
 	@$(BIN)/python -m bench
 
 requirements: dev ## compile the pinned requirements from pyproject.toml

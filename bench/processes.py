@@ -28,7 +28,12 @@ class Server:
 
     def cpu_s(self, *, family: bool = False) -> float:
         """CPU seconds, user and system, that the process has used; with `family` those of its children too."""
-        return sum(times.user + times.system for times in (process.cpu_times() for process in self._all(family)))
+        used_s = 0.0
+        for process in self._all(family):
+            with suppress(psutil.NoSuchProcess):  # a connection's process may end between being listed and being read
+                times = process.cpu_times()
+                used_s += times.user + times.system
+        return used_s
 
     def pss_bytes(self) -> tuple[int, int]:
         """Proportional set size of the process, and of its children together."""
