@@ -93,6 +93,12 @@ class Server:
         """What an application sets as `base_url`."""
         return f"{self.url}/v1"
 
+    @property
+    def model_url(self) -> str:
+        """The base URL of the one endpoint behind it."""
+        [endpoint] = self.resources.llm.routing.endpoints
+        return endpoint.base_url
+
 
 def shared_reference() -> Path:
     """The folder of reference material, which is not part of the repository."""

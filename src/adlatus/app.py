@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match
 
 from adlatus import __version__
-from adlatus.api import assistants, messages, models, operations, runs, steps, threads
+from adlatus.api import assistants, messages, models, operations, relay, runs, steps, threads
 from adlatus.api.middleware import GuardKeyless, Observe
 from adlatus.errors import ApiError, MethodNotAllowed, NotFound, body, from_validation
 from adlatus.resources import Resources, open_resources
@@ -42,7 +42,7 @@ def create_app(settings: Settings, *, resources: Resources | None = None, execut
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    for noun in (assistants, runs, threads, messages, steps, models):
+    for noun in (assistants, runs, threads, messages, steps, models, relay):
         app.include_router(noun.router, prefix="/v1")
     app.include_router(operations.router, include_in_schema=False)
     app.add_exception_handler(ApiError, _render_api_error)

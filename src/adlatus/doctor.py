@@ -1,15 +1,17 @@
 """`adlatus doctor`: checks every component as `serve` would use it and prints a table with advice."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import asyncpg
 import httpx
 
-from adlatus.backends.llm import Endpoint, ModelError, open_llm
+from adlatus.backends.llm import Llm, ModelError
 from adlatus.backends.postgres import attach
+from adlatus.backends.routing import Endpoint
+from adlatus.backends.upstreams import open_clients
 from adlatus.errors import StartupError
+from adlatus.resources import open_routing
 from adlatus.settings import Settings
 from adlatus.store import migrate
 
@@ -26,8 +28,7 @@ class Finding:
 
 async def examine(settings: Settings) -> int:
     """Print a table of findings; 1 if a configured component is down, else 0."""
-    checks: tuple[Callable[[Settings], Awaitable[Finding]], ...] = (_database, _model, _keys, _server)
-    findings = [await check(settings) for check in checks]
+    findings = [await _database(settings), *await _models(settings), await _keys(settings), await _server(settings)]
     marks = {True: "ok", False: "FAILS", None: "-"}
     width = max(len(finding.component) for finding in findings)
     for finding in findings:
@@ -58,23 +59,36 @@ async def _database(settings: Settings) -> Finding:
     return Finding("database", True, f"at revision {revision}")
 
 
-async def _model(settings: Settings) -> Finding:
-    if settings.model_base_url is None:
-        return Finding(
-            "model",
-            None,
-            "rehearsal: a scripted stand-in, not a language model",
-            "Set ADLATUS_MODEL_BASE_URL, for example http://localhost:11434/v1, and ADLATUS_MODEL.",
-        )
-    key = settings.model_api_key.get_secret_value() if settings.model_api_key else None
+async def _models(settings: Settings) -> list[Finding]:
+    """One finding for each endpoint: whether it answers, and offers the models that names lead to."""
+    if settings.model_base_url is None and settings.models_file is None:
+        return [
+            Finding(
+                "model",
+                None,
+                "rehearsal: a scripted stand-in, not a language model",
+                "Set ADLATUS_MODEL_BASE_URL, for example http://localhost:11434/v1, and ADLATUS_MODEL.",
+            )
+        ]
     try:
-        async with open_llm(Endpoint(settings.model_base_url, key, settings.model)) as llm:
-            offered = [model["id"] for model in await llm.models()]
+        async with open_routing(settings) as (routing, _), open_clients(routing.endpoints) as clients:
+            return [await _endpoint(Llm(clients, routing), endpoint) for endpoint in routing.endpoints]
+    except StartupError as error:
+        return [Finding("model", False, str(error))]
+
+
+async def _endpoint(llm: Llm, endpoint: Endpoint) -> Finding:
+    name, shown = f"model ({endpoint.name})", httpx.URL(endpoint.base_url).copy_with(username=None, password=None)
+    if not endpoint.lists_models:
+        return Finding(name, None, f"{shown} has no list of models to check")
+    try:
+        offered = [model["id"] for model in await llm.models(endpoint)]
     except ModelError as error:
-        return Finding("model", False, error.message)
-    if settings.model and settings.model not in offered:
-        return Finding("model", False, f"no model '{settings.model}' there", f"It offers: {', '.join(offered[:20])}")
-    return Finding("model", True, f"{settings.model_base_url} offers {len(offered)} model(s)")
+        return Finding(name, False, error.message)
+    wanted = [route.model for route in llm.routing.fixed if route.endpoint == endpoint]
+    if absent := [model for model in wanted if model not in offered]:
+        return Finding(name, False, f"no model '{absent[0]}' there", f"It offers: {', '.join(offered[:20])}")
+    return Finding(name, True, f"{shown} offers {len(offered)} model(s)")
 
 
 async def _keys(settings: Settings) -> Finding:

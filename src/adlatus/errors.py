@@ -66,6 +66,13 @@ class Unavailable(ApiError):  # noqa: N818
         super().__init__(message, headers={"retry-after": "1"})
 
 
+class BadGateway(ApiError):  # noqa: N818
+    """A model endpoint does not take this server's key: 502. Only the operator can help."""
+
+    status = 502
+    type = "server_error"
+
+
 class ContentTooLarge(ApiError):  # noqa: N818
     """The request body is longer than this server reads: 413."""
 
@@ -94,6 +101,11 @@ class MethodNotAllowed(ApiError):  # noqa: N818
 def not_found(noun: str, object_id: str) -> NotFound:
     """The original's 404 for a `noun` such as `assistant`, `thread`, `run`. Source: field reports."""
     return NotFound(f"No {noun} found with id '{object_id}'.")
+
+
+def unknown_model(model: str) -> NotFound:
+    """The 404 of the original's other APIs, which say it in other words than *retrieve model*."""
+    return NotFound(f"The model `{model}` does not exist or you do not have access to it.", code="model_not_found")
 
 
 def body(error: ApiError) -> dict[str, dict[str, str | None]]:

@@ -4,7 +4,8 @@ The only place that picks a backend.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -14,8 +15,12 @@ import httpx
 import structlog
 from sqlalchemy.dialects.postgresql import insert
 
-from adlatus.backends.llm import Endpoint, Llm, open_llm
+from adlatus.backends import models_file
+from adlatus.backends.llm import Llm
 from adlatus.backends.postgres import embedded_postgres
+from adlatus.backends.relay import Relay
+from adlatus.backends.routing import Endpoint, Route, Routing
+from adlatus.backends.upstreams import open_clients
 from adlatus.backends.wakeup import Wakeup, listen
 from adlatus.errors import StartupError
 from adlatus.rehearsal import server as rehearsal
@@ -30,6 +35,14 @@ log = structlog.get_logger(__name__)
 
 MAX_CONNECTIONS = 24
 """Connections to PostgreSQL that one process holds at most, one more than that for wake-ups."""
+
+_SET_BY = {
+    "base_url": "ADLATUS_MODEL_BASE_URL",
+    "api_key": "ADLATUS_MODEL_API_KEY",
+    "model": "ADLATUS_MODEL",
+    "image_urls": "ADLATUS_IMAGE_URLS=forward",
+}
+"""The settings of the endpoint that is not in a routing table."""
 
 _NO_DATABASE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, ValueError)
 
@@ -47,6 +60,7 @@ class Resources:
     events: EventLog
     wakeup: Wakeup
     llm: Llm
+    relay: Relay
     metrics: Metrics
     project_by_key: Mapping[bytes, str]
     report: tuple[tuple[str, str, str], ...]
@@ -68,17 +82,27 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         events = EventLog(database)
         await _in_background(stack, events)
         wakeup = await stack.enter_async_context(listen(dsn, leases.WAKE_CHANNEL))
-        endpoint, model_report = await _endpoint(stack, settings)
-        llm = await stack.enter_async_context(open_llm(endpoint, timeout_s=settings.model_timeout_s))
+        routing, model_report = await stack.enter_async_context(open_routing(settings))
+        clients = await stack.enter_async_context(open_clients(routing.endpoints))
         report = (
             ("data folder", str(settings.data_dir), "--data-dir or ADLATUS_DATA_DIR"),
             ("database", database_report, "ADLATUS_DATABASE_URL"),
-            ("model", model_report, "ADLATUS_MODEL_BASE_URL, ADLATUS_MODEL"),
+            ("models", model_report, "ADLATUS_MODEL_BASE_URL, ADLATUS_MODEL, ADLATUS_MODELS_FILE"),
             ("storage", "none yet: files are not offered by this version", ""),
             ("tools", "stored, not run yet: code_interpreter, file_search, functions", ""),
             ("keys", _keys_report(settings), "ADLATUS_API_KEYS"),
         )
-        yield Resources(settings, database, events, wakeup, llm, metrics, _project_by_key(settings), report)
+        yield Resources(
+            settings,
+            database,
+            events,
+            wakeup,
+            Llm(clients, routing),
+            Relay(clients, routing),
+            metrics,
+            _project_by_key(settings),
+            report,
+        )
 
 
 async def _open_dsn(stack: AsyncExitStack, settings: Settings) -> tuple[str, str]:
@@ -127,23 +151,57 @@ async def _in_background(stack: AsyncExitStack, events: EventLog) -> None:
     stack.push_async_callback(stop)
 
 
-async def _endpoint(stack: AsyncExitStack, settings: Settings) -> tuple[Endpoint, str]:
-    """The model endpoint, and what to say of it."""
+@asynccontextmanager
+async def open_routing(settings: Settings) -> AsyncIterator[tuple[Routing, str]]:
+    """Which endpoint answers for which model, and what to say of it. Serves the rehearsal model if a name needs it.
+
+    Raises `StartupError` with advice.
+    """
+    table = models_file.read(settings.models_file) if settings.models_file else None
+    default = _configured(settings)
+    async with AsyncExitStack() as stack:
+        stand_in = None
+        if table.wants_rehearsal if table else default is None:
+            base_url = await stack.enter_async_context(rehearsal.running())
+            stand_in = Endpoint(models_file.REHEARSAL, base_url, forwards_images=True, set_by=_SET_BY)
+        if table is None and stand_in:
+            yield Routing([], Route("*", stand_in)), "rehearsal: a scripted stand-in, not a language model"
+            return
+        routes = _routes(settings, table, stand_in) if table else []
+        unrouted = Route("*", default, settings.model or "*") if default else None
+        routing = Routing(routes, unrouted, Route("*", default) if default else None)
+        yield routing, "; ".join(_routing_report(settings, routes, default))
+
+
+def _routes(settings: Settings, table: models_file.ModelsFile, stand_in: Endpoint | None) -> list[Route]:
+    timeout_s, image_urls = settings.model_timeout_s, settings.image_urls
+    return table.routes(os.environ, timeout_s=timeout_s, image_urls=image_urls, rehearsal=stand_in)
+
+
+def _configured(settings: Settings) -> Endpoint | None:
+    """The endpoint of ADLATUS_MODEL_BASE_URL."""
     if settings.model_base_url is None:
-        base_url = await stack.enter_async_context(rehearsal.running())
-        report = "rehearsal: a scripted stand-in, not a language model"
-        return Endpoint(base_url, forwards_images=True, name="rehearsal"), report
-    url = httpx.URL(settings.model_base_url)
-    if url.scheme not in ("http", "https") or not url.host:
-        raise StartupError(
-            f"ADLATUS_MODEL_BASE_URL is not an http(s) address: '{settings.model_base_url}'. "
-            "It usually ends in /v1, as in http://localhost:11434/v1."
-        )
-    forwards = settings.image_urls == "forward" or (settings.image_urls == "auto" and url.host == "api.openai.com")
+        return None
+    url = models_file.checked_url(settings.model_base_url, "ADLATUS_MODEL_BASE_URL")
     key = settings.model_api_key.get_secret_value() if settings.model_api_key else None
-    endpoint = Endpoint(settings.model_base_url, key, settings.model, forwards, name=url.host)
-    which = f"every name goes to {settings.model}" if settings.model else "names pass through"
-    return endpoint, f"{url.copy_with(username=None, password=None)}, {which}"
+    return Endpoint(
+        str(url.netloc, "ascii"),
+        settings.model_base_url,
+        headers=models_file.key_headers(key),
+        timeout_s=settings.model_timeout_s,
+        forwards_images=models_file.forwards_images(settings.image_urls, url),
+        set_by=_SET_BY,
+    )
+
+
+def _routing_report(settings: Settings, routes: list[Route], default: Endpoint | None) -> Iterator[str]:
+    if routes:
+        yield f"{len(routes)} name(s) and patterns of {settings.models_file}"
+    if default:
+        others = "other" if routes else "every"
+        shown = httpx.URL(default.base_url).copy_with(username=None, password=None)
+        which = f"{others} name goes to {settings.model}" if settings.model else f"{others} name passes through"
+        yield f"{shown}, {which}"
 
 
 def _keys_report(settings: Settings) -> str:

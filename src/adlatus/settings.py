@@ -56,16 +56,20 @@ class Settings(BaseSettings):
     model_api_key: Annotated[SecretStr | None, Field(description="Key for the model endpoint")] = None
     model: Annotated[
         str | None,
-        Field(description="Upstream model that every model name goes to; unset: names pass through"),
+        Field(description="Upstream model that every model name goes to that is not routed; unset: names pass through"),
+    ] = None
+    models_file: Annotated[
+        Path | None,
+        Field(description="TOML file that routes model names to endpoints; see `docs/models.md`"),
     ] = None
     model_timeout_s: Annotated[
         float,
-        Field(gt=0, description="Longest silence of the model endpoint, in seconds, before and between tokens"),
+        Field(gt=0, description="Longest silence of a model endpoint, in seconds, before and between tokens"),
     ] = 120
     image_urls: Annotated[
         Literal["auto", "forward", "refuse"],
         Field(
-            description="Whether `https://` images go to the model endpoint as links, which it then fetches itself; "
+            description="Whether `https://` images go to model endpoints as links, which they then fetch themselves; "
             "`auto` forwards to OpenAI and the rehearsal model only. `data:` URLs always go"
         ),
     ] = "auto"

@@ -563,7 +563,7 @@ def test_a_method_that_a_path_does_not_have_is_refused(http: httpx.Client, metho
         ("GET", ""),
         ("GET", "/"),
         ("GET", "/nothing"),
-        ("POST", "/chat/completions"),
+        ("POST", "/audio/speech"),
         ("GET", "/assistants/"),
         ("GET", "//assistants"),
         ("GET", f"/assistants/{ASSISTANT}/files"),
@@ -707,6 +707,13 @@ VALID["/v1/threads/runs"] = {
     **RUN_SETTINGS,
     "thread": VALID["/v1/threads"],
     "tool_resources": {"code_interpreter": {"file_ids": []}},
+}
+VALID |= {
+    "/v1/chat/completions": {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": False},
+    "/v1/completions": {"model": "m", "prompt": "x"},
+    "/v1/embeddings": {"model": "m", "input": "x"},
+    "/v1/moderations": {"model": "m", "input": "x"},
+    "/v1/responses": {"model": "m", "input": "x"},
 }
 HOSTILE: list[Any] = [
     *(0, -1, 2**31, 2**63, 2**64, 10**30, 1e308, -0.0, 5e-324, True, False, None),

@@ -12,6 +12,7 @@ from jsonschema.exceptions import best_match
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
+from adlatus.api.relay import PATHS
 from tests.conftest import Server
 from tests.contract.tour import Operation, Tour
 
@@ -26,13 +27,17 @@ DEVIATIONS = {
     ),
 }
 
-EXTENSIONS = {("GET", "/threads"): "lists threads, which the original showed in its dashboard only"}
+EXTENSIONS = {
+    ("GET", "/threads"): "lists threads, which the original showed in its dashboard only",
+    ("POST", "/completions"): "handed on as it is",
+    ("POST", "/moderations"): "handed on as it is",
+    ("POST", "/responses"): "handed on as it is",
+}
 
 NOT_OFFERED_YET = {
-    "/chat/completions": "issue 3",
-    "/embeddings": "issue 3",
+    "/chat/completions": "stored completions are not listed: nothing here stores them",
     "/files": "issue 5",
-    "/models/{model}": "issue 3 decides on DELETE, which is for fine-tuned models",
+    "/models/{model}": "DELETE is for fine-tuned models, and refused as the original refuses others",
     "/threads/{thread_id}/runs/{run_id}/submit_tool_outputs": "issue 4",
     "/uploads": "issue 5",
     "/vector_stores": "issue 5",
@@ -111,7 +116,8 @@ def test_every_answer_is_valid_but_for_the_list(schema: Schema, tour: Tour) -> N
 
 
 def test_the_tour_visits_every_operation_that_the_server_offers(tour: Tour, offered: set[Operation]) -> None:
-    assert {answer.operation for answer in tour.answers if answer.status == 200} == offered
+    visited = {answer.operation for answer in tour.answers if answer.status == 200}
+    assert visited == offered - {("POST", path) for path in PATHS}
 
 
 def test_every_operation_of_the_schema_is_offered_or_waits_for_its_issue(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from adlatus.backends.routing import Endpoint, Route, Routing
 from adlatus.ids import new_id
 from adlatus.runs import commands
 from adlatus.runs.journal import Journal
@@ -13,6 +14,7 @@ from adlatus.store.tables import assistants
 from adlatus.wire.runs import CreateThreadAndRunRequest, Run, RunStatus
 
 PROJECT = "default"
+ROUTING = Routing([], Route("*", Endpoint("none", "http://localhost/v1")))
 WHOLE = ("runs", "run_steps", "messages")
 
 _NONE = dict.fromkeys(
@@ -65,7 +67,7 @@ async def add_run(database: Database, *, leased: bool = False, text: str = "Hell
     )
     claim = new_claim("the test") if leased else None
     created = await commands.create_thread_and_run(
-        database, EventLog(database), PROJECT, request, expires_after_s=600, claim=claim
+        database, EventLog(database), ROUTING, PROJECT, request, expires_after_s=600, claim=claim
     )
     return created.run, created.lease
 

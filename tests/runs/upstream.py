@@ -18,11 +18,15 @@ def chunk(content: str | None = None, finish_reason: str | None = None, **rest: 
 
 
 class Upstream:
-    """Answers every request with the same bytes. With `hold` it then keeps the connection until the client goes."""
+    """Answers every request with the same bytes, and keeps what it `received`.
+
+    With `hold` it then keeps the connection until the client goes.
+    """
 
     def __init__(self, *pieces: bytes, hold: bool = False) -> None:
         self.hung_up_at: float | None = None
         self.requests = 0
+        self.received: list[tuple[bytes, bytes]] = []
         self._pieces = pieces
         self._hold = hold
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -41,7 +45,7 @@ class Upstream:
 
     def _answer(self, connection: socket.socket) -> None:
         with connection, suppress(OSError):
-            _read_request(connection)
+            self.received.append(_read_request(connection))
             self.requests += 1
             for piece in self._pieces:
                 connection.sendall(piece)
@@ -58,14 +62,16 @@ class Upstream:
             thread.join(5)
 
 
-def _read_request(connection: socket.socket) -> None:
+def _read_request(connection: socket.socket) -> tuple[bytes, bytes]:
+    """The head and the body of a request."""
     head, _, body = b"", b"", b""
     while b"\r\n\r\n" not in head:
         head += connection.recv(65536)
     head, _, body = head.partition(b"\r\n\r\n")
     lengths = [line.split(b":")[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
-    while len(body) < int(lengths[0]):
+    while lengths and len(body) < int(lengths[0]):
         body += connection.recv(65536)
+    return head, body
 
 
 @contextmanager

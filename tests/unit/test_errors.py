@@ -338,7 +338,11 @@ def _kinds(kind: type[ApiError]) -> list[type[ApiError]]:
 def test_no_error_has_a_status_that_makes_clients_repeat_a_refused_request() -> None:
     statuses = {kind: kind.status for kind in _kinds(ApiError)}
     assert not {408, 409, 429} & set(statuses.values())
-    assert {kind for kind, status in statuses.items() if status >= 500} == {errors.Unavailable, errors.InternalError}
+    assert {kind for kind, status in statuses.items() if status >= 500} == {
+        errors.BadGateway,
+        errors.InternalError,
+        errors.Unavailable,
+    }
 
 
 def test_an_error_has_four_fields_in_order() -> None:

@@ -2,7 +2,7 @@
 
 from fastapi import Response
 
-from adlatus.api.deps import AssistantId, Db, Paging, Project, assistants_router, json_response
+from adlatus.api.deps import AssistantId, Db, Opened, Paging, Project, assistants_router, json_response
 from adlatus.ids import new_id
 from adlatus.store import pages, rows
 from adlatus.store.tables import assistants
@@ -20,11 +20,12 @@ router = assistants_router()
 
 
 @router.post("/assistants", response_model=Assistant)
-async def create_assistant(db: Db, project: Project, body: CreateAssistantRequest) -> Response:
-    """Create an assistant. The model is not asked: an unreachable endpoint fails runs, never this."""
+async def create_assistant(opened: Opened, project: Project, body: CreateAssistantRequest) -> Response:
+    """Create an assistant. The routing table has to know the model; its endpoint is not asked, it may be down."""
     settings = DEFAULTS | columns(body)
+    opened.llm.routing.for_assistants(body.model, tools=settings["tools"], response_format=settings["response_format"])
     settings["tool_resources"] = with_tool_entries(settings["tools"], settings["tool_resources"])
-    row = await rows.add(db, assistants, id=new_id("asst"), project_id=project, **settings)
+    row = await rows.add(opened.database, assistants, id=new_id("asst"), project_id=project, **settings)
     return json_response(Assistant.of(row).json_bytes())
 
 
@@ -44,11 +45,13 @@ async def retrieve_assistant(db: Db, project: Project, assistant_id: AssistantId
 
 @router.post("/assistants/{assistant_id}", response_model=Assistant)
 async def modify_assistant(
-    db: Db, project: Project, assistant_id: AssistantId, body: ModifyAssistantRequest
+    opened: Opened, project: Project, assistant_id: AssistantId, body: ModifyAssistantRequest
 ) -> Response:
     """Modify an assistant: only what is sent changes."""
     changes = columns(body)
-    row = await rows.modify(db, assistants, "assistant", assistant_id, changes, project_id=project)
+    if body.model:
+        opened.llm.routing.for_assistants(body.model)
+    row = await rows.modify(opened.database, assistants, "assistant", assistant_id, changes, project_id=project)
     return json_response(Assistant.of(row).json_bytes())
 
 

@@ -16,7 +16,7 @@ from adlatus.settings import DEFAULT_PROJECT
 from adlatus.store.db import Database
 from adlatus.store.leases import Claim, Lease
 from adlatus.store.pages import Page
-from adlatus.wire.common import MAX_DEPTH, refuse_unfit
+from adlatus.wire.common import MAX_DEPTH, Json, refuse_deep, refuse_nul
 
 NO_KEY = (
     "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth "
@@ -163,8 +163,9 @@ class WireRoute(APIRoute):
 
         async def handler(request: Request) -> Response:
             await _project(request)  # before the body is looked at: strangers learn only that they are strangers
-            body = await _read(request)
-            parsed = _parse(body, request.headers.get("content-type", "")) if body.strip() else {}
+            body, parsed = await read_json(request)
+            if b"\\u0000" in body:
+                _refuse(refuse_nul, parsed)
             headers = [(name, value) for name, value in request.scope["headers"] if name != b"content-type"]
             scope = {**request.scope, "headers": [*headers, (b"content-type", b"application/json")]}
             wire_request = _WireRequest(scope, request.receive)
@@ -173,6 +174,15 @@ class WireRoute(APIRoute):
             return await handle(wire_request)
 
         return handler
+
+
+async def read_json(request: Request) -> tuple[bytes, Json]:
+    """The body, and the object that it is; an absent body is an empty object.
+
+    Raises `InvalidRequest` for what is no JSON object or nested too deep, `ContentTooLarge`.
+    """
+    body = await _read(request)
+    return body, _parse(body, request.headers.get("content-type", "")) if body.strip() else {}
 
 
 async def _read(request: Request) -> bytes:
@@ -188,7 +198,7 @@ async def _read(request: Request) -> bytes:
     return b"".join(pieces)
 
 
-def _parse(body: bytes, content_type: str) -> Any:
+def _parse(body: bytes, content_type: str) -> Json:
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
         raise InvalidRequest(
@@ -197,15 +207,20 @@ def _parse(body: bytes, content_type: str) -> Any:
         )
     try:
         parsed = orjson.loads(body)
-        if b"\\u0000" in body or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
-            refuse_unfit(parsed)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(BAD_JSON) from error
-    except PydanticCustomError as error:
-        raise InvalidRequest(error.message(), code=error.type) from error
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+        _refuse(refuse_deep, parsed)
     if not isinstance(parsed, dict):
         raise from_validation([{"type": "dict_type", "loc": (), "input": parsed}], parsed)
     return parsed
+
+
+def _refuse(check: Callable[[object], None], parsed: Json) -> None:
+    try:
+        check(parsed)
+    except PydanticCustomError as error:
+        raise InvalidRequest(error.message(), code=error.type) from error
 
 
 def keyed_router() -> APIRouter:

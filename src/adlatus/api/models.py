@@ -1,41 +1,90 @@
 """/v1/models"""
 
+import asyncio
+from collections.abc import Mapping
+
+import structlog
 from fastapi import Response
 
 from adlatus.api.deps import Opened, json_response, keyed_router
-from adlatus.backends.llm import Json, ModelError
-from adlatus.errors import NotFound, Unavailable
+from adlatus.backends.llm import Json, Llm, ModelError
+from adlatus.backends.routing import Endpoint, Route
+from adlatus.errors import Forbidden, NotFound, Unavailable
 from adlatus.wire.models import ListModelsResponse, Model
 
+log = structlog.get_logger(__name__)
 router = keyed_router()
+
+
+Offered = Mapping[Endpoint, Mapping[str, Json]]
+"""What each endpoint lists, by the names of its models."""
 
 
 @router.get("/models", response_model=ListModelsResponse)
 async def list_models(opened: Opened) -> Response:
-    """List what the model endpoint offers."""
-    return json_response(ListModelsResponse(data=await _models(opened)).json_bytes())
+    """List the names of the routing table, and what its endpoints offer under names that lead there."""
+    routing = opened.llm.routing
+    offered = await _offered(opened.llm)
+    models = [_shown(route.pattern, route, offered) for route in routing.aliases]
+    listed = {model.id for model in models}
+    for endpoint, own in offered.items():
+        routes = {name: routing.resolve(name) for name in own if name not in listed}
+        models += [
+            _shown(name, route, offered)
+            for name, route in routes.items()
+            if route and route.endpoint == endpoint and route.model == name
+        ]
+    return json_response(ListModelsResponse(data=models).json_bytes())
 
 
 @router.get("/models/{model:path}", response_model=Model)
 async def retrieve_model(opened: Opened, model: str) -> Response:
-    """Retrieve one of the endpoint's models. *Source* of the error: recorded."""
-    for offered in await _models(opened):
-        if offered.id == model:
-            return json_response(offered.json_bytes())
-    raise NotFound(f"The model '{model}' does not exist", param="model", code="model_not_found")
+    """Retrieve one of the models, or the one that stands in for a name. *Source* of the error: recorded."""
+    return json_response((await _model(opened.llm, model)).json_bytes())
 
 
-async def _models(opened: Opened) -> list[Model]:
+@router.delete("/models/{model:path}", include_in_schema=False)
+async def delete_model(opened: Opened, model: str) -> Response:
+    """Refuse: the original deletes the fine-tuned models that it has made. *Source* of the 404: recorded."""
+    await _model(opened.llm, model)
+    raise Forbidden(f"The model '{model}' is not deleted over the API: take it off the endpoint that offers it.")
+
+
+async def _model(llm: Llm, name: str) -> Model:
+    offered = await _offered(llm)
+    route = llm.routing.resolve(name)
+    if route and (route in llm.routing.aliases or route.model in offered.get(route.endpoint, {})):
+        return _shown(name, route, offered)
+    raise NotFound(f"The model '{name}' does not exist", param="model", code="model_not_found")
+
+
+async def _offered(llm: Llm) -> Offered:
+    """What the endpoints list. One that is down hides its own names, not those of the table.
+
+    Raises `Unavailable` where that leaves nothing.
+    """
+    endpoints = llm.routing.endpoints
+    answers = await asyncio.gather(*(_listed(llm, endpoint) for endpoint in endpoints))
+    offered = dict(zip(endpoints, answers, strict=True))
+    if not llm.routing.aliases and all(isinstance(answer, ModelError) for answer in answers):
+        raise Unavailable(str(answers[0]))
+    return {endpoint: answer for endpoint, answer in offered.items() if not isinstance(answer, ModelError)}
+
+
+async def _listed(llm: Llm, endpoint: Endpoint) -> dict[str, Json] | ModelError:
     try:
-        return [_model(offered) for offered in await opened.llm.models()]
+        return {model["id"]: model for model in await llm.models(endpoint)}
     except ModelError as error:
-        raise Unavailable(error.message) from error
+        log.warning("endpoint does not list its models", endpoint=endpoint.name, error=error.message)
+        return error
 
 
-def _model(offered: Json) -> Model:
-    created, owner = offered.get("created"), offered.get("owned_by")
+def _shown(name: str, route: Route, offered: Offered) -> Model:
+    """A model under the name that was asked for, with what its endpoint tells of it."""
+    told = offered.get(route.endpoint, {}).get(route.model, {})
+    created, owned_by = told.get("created"), told.get("owned_by")
     return Model(
-        id=offered["id"],
+        id=name,
         created=created if isinstance(created, int) else 0,
-        owned_by=owner if isinstance(owner, str) else "system",
+        owned_by=owned_by if isinstance(owned_by, str) else route.endpoint.name,
     )

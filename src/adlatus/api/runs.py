@@ -32,6 +32,7 @@ async def create_thread_and_run(
     created = await commands.create_thread_and_run(
         opened.database,
         opened.events,
+        opened.llm.routing,
         project,
         body,
         expires_after_s=opened.settings.run_expires_after_s,
@@ -48,6 +49,7 @@ async def create_run(
     created = await commands.create(
         opened.database,
         opened.events,
+        opened.llm.routing,
         project,
         thread_id,
         body,

@@ -1,22 +1,19 @@
-"""The model: a streaming client for any OpenAI-compatible `/v1/chat/completions`.
+"""The models: a streaming client for any OpenAI-compatible `/v1/chat/completions`.
 
-Owns time limits, retries and the meaning of upstream errors; knows nothing of runs.
+Owns retries and the meaning of upstream errors; knows nothing of runs.
 """
 
 import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Literal
 
-import aiohttp
 import httpx
 import orjson
 import structlog
-from httpx_aiohttp import AiohttpTransport
 
-from adlatus.settings import is_loopback
+from adlatus.backends.routing import Endpoint, Route, Routing
+from adlatus.backends.upstreams import CONNECT_S, TRANSPORT_ERRORS, Clients, key_refused, the, unreachable
 
 log = structlog.get_logger(__name__)
 
@@ -24,11 +21,12 @@ Json = dict[str, Any]
 Chunk = Json
 """One `chat.completion.chunk`, as the upstream sent it."""
 
-CONNECT_S = 10.0
 ATTEMPTS = 4
 BACKOFF_S = 0.5
 MAX_WAIT_S = 20.0
 """A `retry-after` above this is not waited for."""
+
+ACCEPT = {"accept": "text/event-stream, application/json"}
 
 
 class ModelError(Exception):
@@ -49,39 +47,23 @@ class _Again(Exception):  # noqa: N818 - not an error yet
         self.wait_s = wait_s
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """Where the model is. `model` replaces every model name that a run asks for; `forwards_images` tells whether
-    the endpoint may be given `https://` links to fetch."""
-
-    base_url: str
-    api_key: str | None = None
-    model: str | None = None
-    forwards_images: bool = False
-    name: str = ""
-
-
 class Llm:
-    """The client of one endpoint. Raises `ModelError` only."""
+    """The client of every endpoint of a routing table. Raises `ModelError` only."""
 
-    def __init__(self, client: httpx.AsyncClient, endpoint: Endpoint) -> None:
-        self._client = client
-        self.endpoint = endpoint
+    def __init__(self, clients: Clients, routing: Routing) -> None:
+        self._clients = clients
+        self.routing = routing
 
-    async def stream(self, request: Json) -> AsyncGenerator[list[Chunk]]:
+    async def stream(self, route: Route, request: Json) -> AsyncGenerator[list[Chunk]]:
         """The chunks of an answer, in the batches in which they arrive.
 
         429, 5xx and connection errors are tried again with backoff as long as nothing has arrived.
         """
-        request = request | {
-            "model": self.endpoint.model or request["model"],
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
+        request = route.adapted(request | {"stream": True, "stream_options": {"include_usage": True}})
         for attempt in range(1, ATTEMPTS + 1):
             begun = False
             try:
-                async for chunks in self._attempt(request):
+                async for chunks in self._attempt(route, request):
                     begun = True
                     yield chunks
             except _Again as again:
@@ -93,32 +75,28 @@ class Llm:
             else:
                 return
 
-    async def models(self) -> list[Json]:
-        """What the endpoint's `GET /models` lists."""
+    async def models(self, endpoint: Endpoint) -> list[Json]:
+        """What an endpoint's `GET /models` lists; nothing where it has no such list."""
+        if not endpoint.lists_models:
+            return []
         try:
-            response = await self._client.get("/models", timeout=CONNECT_S)
+            response = await self._clients[endpoint].get(endpoint.url("/models"), timeout=CONNECT_S)
             if response.status_code != httpx.codes.OK:
-                raise _refusal(response.status_code, response.content, self.endpoint, "").error
+                raise _refusal(response.status_code, response.content, endpoint, "").error
             listed = orjson.loads(response.content)
             return [model for model in listed["data"] if isinstance(model.get("id"), str)]
-        except (
-            httpx.HTTPError,
-            aiohttp.ClientError,
-            orjson.JSONDecodeError,
-            KeyError,
-            TypeError,
-            AttributeError,
-        ) as error:
-            raise _unreachable(self.endpoint, error) from error
+        except (*TRANSPORT_ERRORS, orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(unreachable(endpoint, error), "server_error") from error
 
-    async def _attempt(self, request: Json) -> AsyncGenerator[list[Chunk]]:
-        answering = finished = False
+    async def _attempt(self, route: Route, request: Json) -> AsyncGenerator[list[Chunk]]:
+        endpoint, answering, finished = route.endpoint, False, False
+        asking = self._clients[endpoint].stream(
+            "POST", endpoint.url("/chat/completions", route.model), content=orjson.dumps(request), headers=ACCEPT
+        )
         try:
-            async with self._client.stream("POST", "/chat/completions", content=orjson.dumps(request)) as response:
+            async with asking as response:
                 if response.status_code != httpx.codes.OK:
-                    raise _refusal(
-                        response.status_code, await response.aread(), self.endpoint, request["model"], response
-                    )
+                    raise _refusal(response.status_code, await response.aread(), endpoint, route.model, response)
                 answering = True
                 async for lines in _sse_data(response):
                     chunks, done, error = _parse(lines)
@@ -130,40 +108,12 @@ class Llm:
                     if done:
                         return
         except httpx.ReadTimeout as error:
-            raise _Again(
-                ModelError(f"The model endpoint{_named(self.endpoint)} did not answer in time.", "server_error")
-            ) from error
-        except (httpx.HTTPError, aiohttp.ClientError) as error:
+            raise _Again(ModelError(f"{the(endpoint)} did not answer in time.", "server_error")) from error
+        except TRANSPORT_ERRORS as error:
             if not answering:
-                raise _Again(_unreachable(self.endpoint, error)) from error
+                raise _Again(ModelError(unreachable(endpoint, error), "server_error")) from error
         if not finished:
-            raise _Again(
-                ModelError(
-                    f"The model endpoint{_named(self.endpoint)} broke off in the middle of its answer.", "server_error"
-                )
-            )
-
-
-@asynccontextmanager
-async def open_llm(endpoint: Endpoint, *, timeout_s: float = 120) -> AsyncIterator[Llm]:
-    """A client with a connection pool of its own.
-
-    `timeout_s` is the longest silence of the endpoint, before its first token too: large local models load slowly.
-    """
-    headers = {"content-type": "application/json", "accept": "text/event-stream, application/json"}
-    if endpoint.api_key:
-        headers["authorization"] = f"Bearer {endpoint.api_key}"
-    async with httpx.AsyncClient(
-        base_url=endpoint.base_url.rstrip("/"),
-        headers=headers,
-        # httpx's own transport costs about twice the CPU per streamed chunk
-        # 0 is no limit: with None the transport would leave aiohttp's own default of 100 in place
-        transport=AiohttpTransport(limits=httpx.Limits(max_connections=0)),
-        timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
-        follow_redirects=False,
-        trust_env=not is_loopback(httpx.URL(endpoint.base_url).host),  # proxies are for what is elsewhere
-    ) as client:
-        yield Llm(client, endpoint)
+            raise _Again(ModelError(f"{the(endpoint)} broke off in the middle of its answer.", "server_error"))
 
 
 async def _sse_data(response: httpx.Response) -> AsyncIterator[list[bytes]]:
@@ -209,20 +159,18 @@ def _refusal(
         said = _message(orjson.loads(content))
     except orjson.JSONDecodeError:
         said = content[:200].decode(errors="replace").strip()
-    where = f"The model endpoint{_named(endpoint)}"
+    where = the(endpoint)
     match status:
         case 429:
             retry_after = response.headers.get("retry-after", "") if response else ""
             wait_s = float(retry_after) if retry_after.replace(".", "", 1).isdigit() else None
             return _Again(ModelError(said or "Rate limit reached for the model.", "rate_limit_exceeded"), wait_s)
         case 401 | 403:
-            raise ModelError(
-                f"{where} refused its API key ({status}): check ADLATUS_MODEL_API_KEY. It said: {said}", "server_error"
-            )
+            raise ModelError(f"{key_refused(endpoint, status)} It said: {said}", "server_error")
         case 404:
             raise ModelError(
-                f"{where} does not know the model '{model}' (404): name one that it has, or set ADLATUS_MODEL. "
-                f"It said: {said}",
+                f"{where} does not know the model '{model}' (404): name one that it has, or set "
+                f"{endpoint.set_by['model']}. It said: {said}",
                 "server_error",
             )
         case 400 | 413 | 422:
@@ -231,18 +179,6 @@ def _refusal(
             return _Again(ModelError(f"{where} failed ({status}): {said}", "server_error"))
         case _:
             raise ModelError(f"{where} answered with status {status}: {said}", "server_error")
-
-
-def _unreachable(endpoint: Endpoint, error: Exception) -> ModelError:
-    log.warning("model endpoint unreachable", base_url=endpoint.base_url, error=repr(error))
-    return ModelError(
-        f"The model endpoint{_named(endpoint)} could not be reached: check that it runs, and ADLATUS_MODEL_BASE_URL.",
-        "server_error",
-    )
-
-
-def _named(endpoint: Endpoint) -> str:
-    return f" ({endpoint.name})" if endpoint.name else ""
 
 
 def _message(parsed: object) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Insert, insert, literal
 
+from adlatus.backends.routing import Routing
 from adlatus.errors import InvalidRequest
 from adlatus.ids import new_id
 from adlatus.runs import journal
@@ -32,6 +33,7 @@ class Created:
 async def create(
     database: Database,
     events: EventLog,
+    routing: Routing,
     project_id: str,
     thread_id: str,
     request: CreateRunRequest,
@@ -41,7 +43,8 @@ async def create(
 ) -> Created:
     """Create a run on a thread. With a claim it is leased at once, else any executor may take it.
 
-    Raises `NotFound` for the thread or the assistant, `InvalidRequest` where a run is active on the thread.
+    Raises `NotFound` for the thread or the assistant, `InvalidRequest` where a run is active on the thread or where
+    the model is unknown or cannot do what is asked.
     """
     async with database.transaction() as tx:
         await threads.lock(tx, project_id, thread_id)
@@ -49,7 +52,7 @@ async def create(
             raise InvalidRequest(f"Thread {thread_id} already has an active run {active}.")
         assistant = await rows.get(tx, assistants, "assistant", request.assistant_id, project_id=project_id)
         await threads.add_messages(tx, project_id, thread_id, request.additional_messages or ())
-        settings = _settings(request, assistant, additional=request.additional_instructions)
+        settings = _settings(request, assistant, routing, additional=request.additional_instructions)
         row = await _insert(tx, project_id, thread_id, settings, expires_after_s, claim)
     return _told(events, row, [])
 
@@ -57,17 +60,18 @@ async def create(
 async def create_thread_and_run(
     database: Database,
     events: EventLog,
+    routing: Routing,
     project_id: str,
     request: CreateThreadAndRunRequest,
     *,
     expires_after_s: int,
     claim: Claim | None,
 ) -> Created:
-    """Create a thread and a run on it, both or neither. Raises `NotFound` for the assistant."""
+    """Create a thread and a run on it, both or neither. Raises as `create` does."""
     async with database.transaction() as tx:
         assistant = await rows.get(tx, assistants, "assistant", request.assistant_id, project_id=project_id)
         thread = await threads.add(tx, project_id, request.thread or CreateThreadRequest())
-        settings = _settings(request, assistant)
+        settings = _settings(request, assistant, routing)
         if request.tool_resources:
             settings["tool_resources"] = request.tool_resources.model_dump()
         row = await _insert(tx, project_id, thread["id"], settings, expires_after_s, claim)
@@ -89,12 +93,14 @@ async def cancel(database: Database, events: EventLog, project_id: str, thread_i
     return Run.of(cancelling)
 
 
-def _settings(request: RunSettings, assistant: Row, *, additional: str | None = None) -> Json:
-    """The run's own copy of the assistant's settings, with what the request overrides."""
+def _settings(request: RunSettings, assistant: Row, routing: Routing, *, additional: str | None = None) -> Json:
+    """The run's own copy of the assistant's settings, with what the request overrides. Raises `InvalidRequest`."""
     overrides = request.model_dump(include={"model", "tools", "temperature", "top_p", "reasoning_effort"})
     settings: dict[str, Any] = {name: assistant[name] if value is None else value for name, value in overrides.items()}
     formats = request.model_dump(include={"response_format", "tool_choice", "truncation_strategy"})
     instructions = assistant["instructions"] if request.instructions is None else request.instructions
+    response_format = formats["response_format"] or assistant["response_format"]
+    routing.for_assistants(settings["model"], tools=settings["tools"], response_format=response_format)
     return settings | {
         "assistant_id": assistant["id"],
         "instructions": "\n".join(part for part in (instructions, additional) if part) or None,
@@ -103,7 +109,7 @@ def _settings(request: RunSettings, assistant: Row, *, additional: str | None = 
         "max_completion_tokens": request.max_completion_tokens,
         "max_prompt_tokens": request.max_prompt_tokens,
         "truncation_strategy": formats["truncation_strategy"] or {"type": "auto", "last_messages": None},
-        "response_format": formats["response_format"] or assistant["response_format"],
+        "response_format": response_format,
         "tool_choice": formats["tool_choice"] or "auto",
         "parallel_tool_calls": request.parallel_tool_calls is not False,
     }

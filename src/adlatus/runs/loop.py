@@ -9,7 +9,7 @@ from typing import assert_never
 import structlog
 
 from adlatus.backends.llm import ModelError
-from adlatus.errors import Unavailable
+from adlatus.errors import InvalidRequest, Unavailable
 from adlatus.resources import Resources
 from adlatus.runs import prompt
 from adlatus.runs.journal import (
@@ -114,7 +114,7 @@ async def _to_an_ending(lease: Lease, resources: Resources, journal: Journal, tu
         return await _attempt(lease, resources, journal, turn)
     except ModelError as error:
         return failed(LastError(code=error.code, message=error.message))
-    except prompt.RefusedImage as error:
+    except (prompt.RefusedImage, InvalidRequest) as error:  # such as a model that is routed no longer
         return failed(LastError(code="invalid_prompt", message=str(error)))
     except IllegalMove as error:
         if error.current is RunStatus.CANCELLING:
@@ -162,11 +162,12 @@ async def _attempt(lease: Lease, resources: Resources, journal: Journal, turn: T
 
 async def _ask(run: Run, messages: list[Message], resources: Resources, journal: Journal, turn: Turn) -> None:
     """Stream one answer of the model into the turn and to the readers."""
-    request = prompt.build(run, messages, forwards_images=resources.llm.endpoint.forwards_images)
+    route = resources.llm.routing.for_assistants(run.model)
+    request = prompt.build(run, messages, route)
     if run.tools:
         log.warning("tools are stored but not offered to the model yet", tools=[tool["type"] for tool in run.tools])
     asked_at = time.monotonic()
-    async with aclosing(resources.llm.stream(request)) as answer:
+    async with aclosing(resources.llm.stream(route, request)) as answer:
         async for chunks in answer:
             if new := turn.fold(chunks):
                 if len(turn.pieces) == len(new):

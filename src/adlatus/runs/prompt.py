@@ -2,29 +2,31 @@
 
 from collections.abc import Sequence
 
+from adlatus.backends.routing import Route
 from adlatus.wire.common import Json
 from adlatus.wire.messages import Message
 from adlatus.wire.runs import Run
 
 
 class RefusedImage(Exception):  # noqa: N818
-    """The endpoint may not be given this link; the message says what to do."""
+    """The model cannot look at images, or its endpoint may not be given this link; the message says what to do."""
 
 
-def build(run: Run, messages: Sequence[Message], *, forwards_images: bool) -> Json:
+def build(run: Run, messages: Sequence[Message], route: Route) -> Json:
     """The chat request of a run: instructions as the system message, then the thread, oldest first.
 
-    Raises `RefusedImage` where a message links to an image and the endpoint may not fetch links.
+    A temperature or `top_p` of 1 is what the original fills in, and is left to the endpoint: models have better
+    defaults of their own, and some refuse the parameter. Raises `RefusedImage`.
     """
     chat: list[Json] = [{"role": "system", "content": run.instructions}] if run.instructions else []
-    said = ((message.role, _content(message, forwards_images)) for message in messages)
+    said = ((message.role, _content(message, route)) for message in messages)
     chat += [{"role": role, "content": content} for role, content in said if content]
     if not chat:  # an empty thread may be run, but no endpoint takes an empty list
         chat = [{"role": "user", "content": ""}]
     request: Json = {"model": run.model, "messages": chat}
     optional = {
-        "temperature": run.temperature,
-        "top_p": run.top_p,
+        "temperature": None if run.temperature == 1 else run.temperature,
+        "top_p": None if run.top_p == 1 else run.top_p,
         "reasoning_effort": run.reasoning_effort,
         "max_completion_tokens": run.max_completion_tokens,
         "response_format": None if run.response_format == "auto" else run.response_format,
@@ -32,22 +34,25 @@ def build(run: Run, messages: Sequence[Message], *, forwards_images: bool) -> Js
     return request | {name: value for name, value in optional.items() if value is not None}
 
 
-def _content(message: Message, forwards_images: bool) -> str | list[Json]:
+def _content(message: Message, route: Route) -> str | list[Json]:
     if message.role == "assistant" or all(part["type"] == "text" for part in message.content):
         return "\n".join(part["text"]["value"] for part in message.content if part["type"] == "text")
-    return [_part(part, forwards_images) for part in message.content]
+    return [_part(part, route) for part in message.content]
 
 
-def _part(part: Json, forwards_images: bool) -> Json:
+def _part(part: Json, route: Route) -> Json:
     match part["type"]:
         case "text":
             return {"type": "text", "text": part["text"]["value"]}
         case "image_url":
             image = part["image_url"]
-            if not forwards_images and not image["url"].startswith("data:"):
+            if not route.vision:
+                raise RefusedImage(f"The model '{route.model}' does not take images. Leave them out, or name another.")
+            if not route.endpoint.forwards_images and not image["url"].startswith("data:"):
                 raise RefusedImage(
                     "The message links to an image, and the model endpoint would fetch the link from inside its own "
-                    "network. Send the image as a data: URL, or set ADLATUS_IMAGE_URLS=forward if that is safe."
+                    "network. Send the image as a data: URL, or set "
+                    f"{route.endpoint.set_by['image_urls']} if that is safe."
                 )
             return {"type": "image_url", "image_url": {"url": image["url"], "detail": image["detail"]}}
         case _:

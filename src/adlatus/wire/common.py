@@ -220,21 +220,29 @@ def object_list(objects: list[tuple[str, bytes]], has_more: bool) -> bytes:
 MAX_DEPTH = 100
 
 
-def refuse_unfit(value: object, depth: int = 0) -> None:
-    """Raise where a JSON value cannot be kept: U+0000 in a string, or nested more than `MAX_DEPTH` levels deep."""
+def refuse_deep(value: object, depth: int = 0) -> None:
+    """Raise where a JSON value is nested more than `MAX_DEPTH` levels deep."""
+    if not isinstance(value, dict | list):
+        return
+    if depth == MAX_DEPTH:
+        raise PydanticCustomError(
+            "invalid_value", "The request body is nested deeper than {limit} levels.", {"limit": MAX_DEPTH}
+        )
+    for item in value.values() if isinstance(value, dict) else value:
+        refuse_deep(item, depth + 1)
+
+
+def refuse_nul(value: object) -> None:
+    """Raise where a string of a JSON value holds U+0000, which PostgreSQL cannot keep."""
     match value:
-        case dict() | list() if depth == MAX_DEPTH:
-            raise PydanticCustomError(
-                "invalid_value", "The request body is nested deeper than {limit} levels.", {"limit": MAX_DEPTH}
-            )
         case str() if "\0" in value:
             raise PydanticCustomError("invalid_value", "Strings must not hold the NUL character (\\u0000).")
         case dict():
             for key, item in value.items():
-                refuse_unfit(key)
-                refuse_unfit(item, depth + 1)
+                refuse_nul(key)
+                refuse_nul(item)
         case list():
             for item in value:
-                refuse_unfit(item, depth + 1)
+                refuse_nul(item)
         case _:
             pass

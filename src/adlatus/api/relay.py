@@ -1,0 +1,85 @@
+"""/v1/chat/completions, /v1/completions, /v1/embeddings, /v1/moderations, /v1/responses: handed on as they are."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+
+import structlog
+from fastapi import Request, Response
+from starlette.types import Receive, Scope, Send
+
+from adlatus.api.deps import Opened, keyed_router, read_json
+from adlatus.backends.relay import Relay, answer_headers
+from adlatus.backends.routing import Route
+from adlatus.backends.upstreams import TRANSPORT_ERRORS
+
+log = structlog.get_logger(__name__)
+
+PATHS = {
+    "/chat/completions": "Create a chat completion.",
+    "/completions": "Create a completion.",
+    "/embeddings": "Create embeddings.",
+    "/moderations": "Classify texts or images.",
+    "/responses": "Create a response.",
+}
+_BODY = {"content": {"application/json": {"schema": {"type": "object"}}}, "required": True}
+_HANDED_ON = "Handed on to the endpoint that the model's name is routed to: only `model` changes in the request."
+
+router = keyed_router()
+
+
+async def hand_on(request: Request, opened: Opened) -> Response:
+    """Hand a request on to the endpoint of its model."""
+    path = request.url.path.removeprefix("/v1")
+    body, asked = await read_json(request)
+    route = opened.relay.route(path, asked)
+    log.info("handed on", model=asked.get("model"), endpoint=route.endpoint.name, upstream_model=route.model)
+    return Relayed(opened.relay, route, path, body, request.headers)
+
+
+for _path, _summary in PATHS.items():
+    router.add_api_route(
+        _path,
+        hand_on,
+        methods=["POST"],
+        summary=_summary,
+        description=_HANDED_ON,
+        operation_id=f"hand_on{_path.replace('/', '_')}",
+        openapi_extra={"requestBody": _BODY},
+    )
+
+
+class Relayed(Response):
+    """The answer of an upstream, passed on byte by byte as it comes; a client that leaves takes the request with it."""
+
+    def __init__(self, relay: Relay, route: Route, path: str, body: bytes, headers: Mapping[str, str]) -> None:
+        super().__init__()
+        self._opening = relay.open(route, path, body, headers)
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        passing = asyncio.create_task(self._pass_on(send))
+        leaving = asyncio.create_task(_client_left(receive))
+        try:
+            await asyncio.wait((passing, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
+            passing.cancel()
+            with suppress(asyncio.CancelledError):
+                await passing
+
+    async def _pass_on(self, send: Send) -> None:
+        async with self._opening as answer:
+            await send({"type": "http.response.start", "status": answer.status_code, "headers": answer_headers(answer)})
+            try:
+                async for piece in answer.aiter_raw():
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            except TRANSPORT_ERRORS as error:
+                # Without the end of its body the answer is seen to be broken off, as it is
+                log.warning("the upstream broke its answer off", error=repr(error))
+                return
+            await send({"type": "http.response.body", "body": b""})
+
+
+async def _client_left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
