@@ -29,6 +29,7 @@ from adlatus.settings import Settings
 from adlatus.store import migrate
 from adlatus.store.db import Database, open_database
 from adlatus.telemetry import Metrics, configure_logging
+from tests.witness import WITNESS
 
 configure_logging("json", "warning")  # the servers of this process log what matters, to stderr
 
@@ -36,6 +37,16 @@ Result = TypeVar("Result")
 TEMPLATE = "adlatus_test_template"
 KEYS = 4000
 BETA = {"OpenAI-Beta": "assistants=v2"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make conformance` writes what the suite has seen into the documentation."""
+    parser.addoption("--write-conformance", action="store_true", help="write the table of docs/compatibility.md")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What judges the whole suite comes after all of it."""
+    items.sort(key=lambda item: item.path.name == "test_whole_suite.py")
 
 
 def missing(component: str, reason: str) -> NoReturn:
@@ -199,7 +210,10 @@ def serving(loop: Loop, settings: Settings, *, executor: bool = True) -> Iterato
         app = create_app(settings, resources=resources, executor=executor)
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        config = uvicorn.Config(app, log_config=None, access_log=False, http="httptools", timeout_graceful_shutdown=2)
+        watched = WITNESS.watching(app)
+        config = uvicorn.Config(
+            watched, log_config=None, access_log=False, http="httptools", timeout_graceful_shutdown=2
+        )
         server = _QuietServer(config)
         done = asyncio.run_coroutine_threadsafe(server.serve(sockets=[listener]), loop._loop)
         try:

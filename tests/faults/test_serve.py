@@ -75,14 +75,14 @@ def test_the_banner_says_what_is_used_and_how_to_change_it(folder: Path) -> None
         url = server.url
         assert f"Adlatus {__version__} serves the Assistants API on {url}/v1" in server.log
         lines = {
-            name: line for name in ("data folder", "database", "model", "keys") for line in _lines_of(server.log, name)
+            name: line for name in ("data folder", "database", "models", "keys") for line in _lines_of(server.log, name)
         }
         assert str(folder) in lines["data folder"]
         assert "--data-dir or ADLATUS_DATA_DIR" in lines["data folder"]
         assert "embedded PostgreSQL, started" in lines["database"]
         assert "[ADLATUS_DATABASE_URL]" in lines["database"]
-        assert "rehearsal: a scripted stand-in, not a language model" in lines["model"]
-        assert "[ADLATUS_MODEL_BASE_URL, ADLATUS_MODEL]" in lines["model"]
+        assert "rehearsal: a scripted stand-in, not a language model" in lines["models"]
+        assert "[ADLATUS_MODEL_BASE_URL, ADLATUS_MODEL, ADLATUS_MODELS_FILE]" in lines["models"]
         assert "none: any bearer or none is accepted, on loopback only" in lines["keys"]
         assert "[ADLATUS_API_KEYS]" in lines["keys"]
         assert "Stop with Ctrl-C" in server.log

@@ -1,0 +1,127 @@
+"""Sees every answer and every stream event that the servers of the test process send, and who asked for it.
+
+What was seen is kept once per shape: the rest of a value's content is of no interest to a schema. Judging it is for
+`tests/contract/test_whole_suite.py`, which runs last.
+"""
+
+import json
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from adlatus.api.relay import PATHS
+
+Json = dict[str, Any]
+Operation = tuple[str, str]
+
+_KINDS = frozenset(
+    ("object", "type", "status", "role", "code", "reason", "detail", "ranker", "reasoning_effort", "response_format")
+) | {"tool_choice"}
+"""Keys whose strings are constants, and so belong to a value's shape."""
+_FREE = frozenset(("metadata", "parameters", "schema"))
+"""Keys whose values are the client's own."""
+_RECORDING = re.compile(r"recording (\S+ \d+)")
+_SDK = re.compile(r"(?:Async)?OpenAI/(Python|JS) (\S+)")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An answer, or an event of a stream, as an example of its shape."""
+
+    operation: Operation
+    status: int
+    content_type: str
+    body: Any
+    event: str | None = None
+
+
+@dataclass
+class Witness:
+    """What was seen since the process began."""
+
+    examples: dict[object, Seen] = field(default_factory=dict)
+    sdks: dict[Operation, set[tuple[str, str]]] = field(default_factory=lambda: defaultdict(set))
+    recordings: dict[Operation, set[str]] = field(default_factory=lambda: defaultdict(set))
+    broken: list[str] = field(default_factory=list)
+
+    def watching(self, app: ASGIApp) -> ASGIApp:
+        """The application, with its answers seen."""
+
+        async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            head: Message = {}
+            content: list[bytes] = []
+
+            async def seen(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    head.update(message)
+                else:
+                    content.append(message.get("body", b""))
+                await send(message)
+
+            try:
+                await app(scope, receive, seen)
+            finally:
+                if head:
+                    self._note(scope, head, b"".join(content))
+
+        return watched
+
+    def _note(self, scope: Scope, head: Message, content: bytes) -> None:
+        path: str = getattr(scope.get("route"), "path_format", "")
+        operation = (scope["method"], path.removeprefix("/v1"))
+        if (path and not path.startswith("/v1")) or scope["method"] in ("HEAD", "OPTIONS"):
+            return
+        headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        self._note_client(operation, headers.get("user-agent", ""), head["status"])
+        if operation[1] in PATHS and head["status"] < 400:
+            return  # an upstream's words
+        content_type = dict(head["headers"]).get(b"content-type", b"").decode()
+        try:
+            if content_type.startswith("text/event-stream"):
+                self._note_events(operation, content_type, content)
+            else:
+                self._keep(Seen(operation, head["status"], content_type, json.loads(content)))
+        except (ValueError, KeyError) as error:
+            self.broken.append(f"{operation} {head['status']}: {error!r}: {content[:200]!r}")
+
+    def _note_client(self, operation: Operation, user_agent: str, status: int) -> None:
+        if found := _RECORDING.fullmatch(user_agent):
+            self.recordings[operation].add(found[1])
+        if (found := _SDK.match(user_agent)) and status == 200:
+            self.sdks[operation].add((found[1], found[2]))
+
+    def _note_events(self, operation: Operation, content_type: str, content: bytes) -> None:
+        *frames, _ = content.decode().split("\n\n")
+        for frame in frames:
+            lines = dict(line.split(": ", 1) for line in frame.split("\n") if not line.startswith(":"))
+            if lines and lines["data"] != "[DONE]":
+                self._keep(Seen(operation, 200, content_type, json.loads(lines["data"]), lines["event"]))
+
+    def _keep(self, seen: Seen) -> None:
+        key = (seen.operation, seen.status, seen.content_type, seen.event, _shape(seen.body))
+        self.examples.setdefault(key, seen)
+
+
+def _shape(value: Any, key: str = "") -> object:
+    match value:
+        case dict() if key in _FREE:
+            return dict
+        case dict():
+            return tuple((name, _shape(item, name)) for name, item in value.items())
+        case list():
+            return (list, frozenset(_shape(item, key) for item in value))
+        case str() if key in _KINDS:
+            return value
+        case float() | int() if not isinstance(value, bool):
+            return (type(value), value < 0)
+        case _:
+            return type(value)
+
+
+WITNESS = Witness()
