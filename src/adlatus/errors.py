@@ -304,7 +304,7 @@ def _path(error: Mapping[str, Any], sent: object) -> tuple[str | int, ...]:
     """Where in the JSON that was sent the error is: its `loc` without the source's name and the branches of unions."""
     loc, kind = error["loc"], error["type"]
     if loc and loc[0] in ("query", "path", "header"):
-        return tuple(loc[1:])
+        return tuple(step.removesuffix("[]") if isinstance(step, str) else step for step in loc[1:])
     path: list[str | int] = []
     here = sent
     for index, step in enumerate(loc):
