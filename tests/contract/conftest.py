@@ -1,6 +1,9 @@
 """What the contract tests share."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -8,7 +11,28 @@ from openai import OpenAI
 from openai.types.beta import Assistant
 
 from tests.conftest import BETA, KEYS, Server
-from tests.contract.tour import Tour
+from tests.contract.schema import Schema
+from tests.contract.tour import Operation, Tour
+
+
+@pytest.fixture(scope="session")
+def schema(reference: Path) -> Schema:
+    """OpenAI's own."""
+    return Schema(json.loads((reference / "openapi-assistants.json").read_text("utf-8")))
+
+
+@pytest.fixture(scope="session")
+def own_schema(server: Server) -> Schema:
+    """What the server says of itself."""
+    document: dict[str, Any] = httpx.get(f"{server.url}/openapi.json").json()
+    paths = {path.removeprefix("/v1"): methods for path, methods in document["paths"].items()}
+    return Schema(document | {"paths": paths})
+
+
+@pytest.fixture(scope="session")
+def offered(own_schema: Schema) -> set[Operation]:
+    """Every operation below /v1 that the server documents."""
+    return own_schema.operations()
 
 
 @pytest.fixture(scope="session")
