@@ -296,8 +296,13 @@ def noun(value: object) -> str:
             return "an object"
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= 64 else f"{text[:28]}...{text[-28:]}"
+def _shortened(text: str, limit: int = 64) -> str:
+    half = limit // 2 - 4
+    return text if len(text) <= limit else f"{text[:half]}...{text[-half:]}"
+
+
+MAX_NAME = 256
+"""The longest name of a client's property that is repeated whole: an error must not be as long as the request."""
 
 
 def _path(error: Mapping[str, Any], sent: object) -> tuple[str | int, ...]:
@@ -324,5 +329,6 @@ def _path(error: Mapping[str, Any], sent: object) -> tuple[str | int, ...]:
 def _dotted(path: tuple[str | int, ...]) -> str:
     text = ""
     for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
+        name = _shortened(str(step), MAX_NAME)
+        text += f"[{step}]" if isinstance(step, int) else f".{name}" if text else name
     return text
