@@ -20,8 +20,12 @@ from adlatus.resources import Resources, open_resources
 from adlatus.runs.loop import execute
 from adlatus.settings import Settings
 from adlatus.telemetry import Metrics
+from adlatus.wire.common import ErrorResponse
 from adlatus.wire.events import compact
 from adlatus.worker import GRACE_S, Worker
+
+REFUSED: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorResponse, "description": "An error"}}
+"""What the documentation says of every answer but the one that was asked for."""
 
 
 def create_app(settings: Settings, *, resources: Resources | None = None, executor: bool = True) -> FastAPI:
@@ -43,7 +47,7 @@ def create_app(settings: Settings, *, resources: Resources | None = None, execut
         redirect_slashes=False,
     )
     for noun in (assistants, runs, threads, messages, steps, models, relay):
-        app.include_router(noun.router, prefix="/v1")
+        app.include_router(noun.router, prefix="/v1", responses=REFUSED)
     app.include_router(operations.router, include_in_schema=False)
     app.add_exception_handler(ApiError, _render_api_error)
     app.add_exception_handler(RequestValidationError, _render_validation_error)

@@ -308,15 +308,20 @@ def noun(value: object) -> str:
             return "an object"
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= 64 else f"{text[:28]}...{text[-28:]}"
+def _shortened(text: str, limit: int = 64) -> str:
+    half = limit // 2 - 4
+    return text if len(text) <= limit else f"{text[:half]}...{text[-half:]}"
+
+
+MAX_NAME = 256
+"""The longest name of a client's property that is repeated whole: an error must not be as long as the request."""
 
 
 def _path(error: Mapping[str, Any], sent: object) -> tuple[str | int, ...]:
     """Where in the JSON that was sent the error is: its `loc` without the source's name and the branches of unions."""
     loc, kind = error["loc"], error["type"]
     if loc and loc[0] in ("query", "path", "header"):
-        return tuple(loc[1:])
+        return tuple(step.removesuffix("[]") if isinstance(step, str) else step for step in loc[1:])
     path: list[str | int] = []
     here = sent
     for index, step in enumerate(loc):
@@ -336,5 +341,6 @@ def _path(error: Mapping[str, Any], sent: object) -> tuple[str | int, ...]:
 def _dotted(path: tuple[str | int, ...]) -> str:
     text = ""
     for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
+        name = _shortened(str(step), MAX_NAME)
+        text += f"[{step}]" if isinstance(step, int) else f".{name}" if text else name
     return text

@@ -90,6 +90,9 @@ OF_ASSISTANTS: Table = [
         ),
     ),
     ({"foo": 1}, unknown("foo")),
+    ({"": 1}, unknown("")),
+    ({"n" * 256: 1}, unknown("n" * 256)),
+    ({"n" * 100_000: 1}, unknown("n" * 124 + "..." + "n" * 124)),
     ({"file_ids": []}, unknown("file_ids")),
     ({"tool_resources": {"foo": {}}}, unknown("tool_resources.foo")),
     ({"tool_resources": {"code_interpreter": {"foo": 1}}}, unknown("tool_resources.code_interpreter.foo")),
@@ -534,6 +537,36 @@ def test_what_is_below_a_thread_that_does_not_exist_is_refused(http: httpx.Clien
     if path.endswith("runs"):
         body = {"assistant_id": http.post("/assistants", json={"model": "m"}).json()["id"]}
     assert http.post(path, json=body).status_code == 404
+
+
+RESULTS = "step_details.tool_calls[*].file_search.results[*].content"
+
+
+@pytest.mark.parametrize("brackets", ["[]", "%5B%5D", "%5b%5d"])
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "runs"), ("GET", f"runs/{RUN}/steps"), ("GET", f"runs/{RUN}/steps/{STEP}")]
+)
+def test_what_may_be_included_is_checked_however_its_brackets_are_written(
+    http: httpx.Client, server: Server, method: str, path: str, brackets: str
+) -> None:
+    url = f"{server.base_url}/threads/{THREAD}/{path}"
+    body = {"assistant_id": ASSISTANT} if method == "POST" else None
+    for included in (RESULTS, f"{RESULTS}&include{brackets}={RESULTS}"):
+        response = http.request(method, f"{url}?include{brackets}={included}", json=body)
+        assert response.status_code == 404, "past the query, to the thread that does not exist"
+    for included, index in (("content", 0), ("", 0), (f"{RESULTS}&include{brackets}=content", 1)):
+        response = http.request(method, f"{url}?include{brackets}={included}", json=body)
+        value = included.rpartition("=")[2]
+        expected = error(f"Invalid value: '{value}'. Value must be '{RESULTS}'.", f"include[{index}]", "invalid_value")
+        assert (response.status_code, response.json()) == (400, expected)
+
+
+@pytest.mark.parametrize(
+    "query", ["foo=1", "include=x", "api-version=2024-05-01-preview", "%5B%5D", "&&=&", "limit[]=x"]
+)
+def test_query_parameters_that_nobody_knows_are_passed_over(http: httpx.Client, query: str) -> None:
+    assert http.get(f"/assistants?{query}").json()["data"] == []
+    assert http.post(f"/threads?{query}").status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,46 @@
 """What the contract tests share."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from hypothesis.configuration import set_hypothesis_home_dir
 from openai import OpenAI
 from openai.types.beta import Assistant
 
 from tests.conftest import BETA, KEYS, Server
-from tests.contract.tour import Tour
+from tests.contract.operations import HANDED_ON
+from tests.contract.schema import Schema
+from tests.contract.tour import Operation, Tour
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _away_from_the_repository(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Hypothesis keeps what it has worked out in the working directory unless it is told otherwise."""
+    set_hypothesis_home_dir(tmp_path_factory.mktemp("hypothesis"))
+
+
+@pytest.fixture(scope="session")
+def schema(reference: Path) -> Schema:
+    """OpenAI's own."""
+    return Schema(json.loads((reference / "openapi-assistants.json").read_text("utf-8")))
+
+
+@pytest.fixture(scope="session")
+def own_schema(server: Server) -> Schema:
+    """What the server says of itself."""
+    document: dict[str, Any] = httpx.get(f"{server.url}/openapi.json").json()
+    paths = {path.removeprefix("/v1"): methods for path, methods in document["paths"].items()}
+    return Schema(document | {"paths": paths})
+
+
+@pytest.fixture(scope="session")
+def offered(own_schema: Schema) -> set[Operation]:
+    """Every operation below /v1 that the server documents and answers itself."""
+    return own_schema.operations() - HANDED_ON
 
 
 @pytest.fixture(scope="session")

@@ -83,7 +83,7 @@ def events_of(stream: str) -> list[Event]:
     """The events of a whole stream; `id:` lines and comments are passed over."""
     events = []
     for frame in stream.split("\n\n"):
-        lines = dict(line.split(": ", 1) for line in frame.splitlines() if not line.startswith(":"))
+        lines = dict(line.split(": ", 1) for line in frame.split("\n") if line and not line.startswith(":"))
         if lines:
             data = lines["data"]
             events.append(Event(lines["event"], data if data == "[DONE]" else json.loads(data)))

@@ -5,7 +5,7 @@ from hashlib import sha256
 from typing import Annotated, Any, Literal, Protocol
 
 import orjson
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from pydantic_core import PydanticCustomError
@@ -17,6 +17,7 @@ from adlatus.store.db import Database
 from adlatus.store.leases import Claim, Lease
 from adlatus.store.pages import Page
 from adlatus.wire.common import MAX_DEPTH, Json, refuse_deep, refuse_nul
+from adlatus.wire.steps import Included
 
 NO_KEY = (
     "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth "
@@ -116,11 +117,14 @@ async def _page(
     return Page(limit=limit, order=order, after=after or None, before=before or None)
 
 
+async def _include(include: Annotated[tuple[Included, ...], Query(alias="include[]")] = ()) -> tuple[Included, ...]:
+    return include
+
+
 def _id(name: str, prefix: str) -> Any:
     """A dependency that gives the path parameter `name`, refusing ids of the wrong kind. *Source*: a field report."""
 
-    async def check(request: Request) -> str:
-        value: str = request.path_params[name]
+    async def check(value: Annotated[str, Path(alias=name, description=f"An ID that begins with '{prefix}'")]) -> str:
         if not value.startswith(prefix):
             raise InvalidRequest(
                 f"Invalid '{name}': '{value[:128]}'. Expected an ID that begins with '{prefix}'.",
@@ -141,6 +145,8 @@ AssistantId = Annotated[str, _id("assistant_id", "asst")]
 ThreadId = Annotated[str, _id("thread_id", "thread")]
 MessageId = Annotated[str, _id("message_id", "msg")]
 RunId = Annotated[str, _id("run_id", "run")]
+CheckedInclude = Depends(_include)
+"""For routes that know `include[]`, which has no effect as long as no step holds results of a file search."""
 StepId = Annotated[str, _id("step_id", "step")]
 
 

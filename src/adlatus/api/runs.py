@@ -4,6 +4,7 @@ from fastapi import Response
 
 from adlatus.api import sse
 from adlatus.api.deps import (
+    CheckedInclude,
     Db,
     Opened,
     Paging,
@@ -41,7 +42,7 @@ async def create_thread_and_run(
     return _started(opened, worker, created, stream=body.stream)
 
 
-@router.post("/threads/{thread_id}/runs", response_model=Run, responses=sse.STREAMED)
+@router.post("/threads/{thread_id}/runs", response_model=Run, responses=sse.STREAMED, dependencies=[CheckedInclude])
 async def create_run(
     opened: Opened, project: Project, worker: WorkerHere, thread_id: ThreadId, body: CreateRunRequest
 ) -> Response:

@@ -2,7 +2,17 @@
 
 from fastapi import Response
 
-from adlatus.api.deps import Db, Paging, Project, RunId, StepId, ThreadId, assistants_router, json_response
+from adlatus.api.deps import (
+    CheckedInclude,
+    Db,
+    Paging,
+    Project,
+    RunId,
+    StepId,
+    ThreadId,
+    assistants_router,
+    json_response,
+)
 from adlatus.store import pages, rows
 from adlatus.store.tables import run_steps, runs
 from adlatus.wire.common import ObjectList, object_list
@@ -11,7 +21,9 @@ from adlatus.wire.steps import RunStep
 router = assistants_router()
 
 
-@router.get("/threads/{thread_id}/runs/{run_id}/steps", response_model=ObjectList[RunStep])
+@router.get(
+    "/threads/{thread_id}/runs/{run_id}/steps", response_model=ObjectList[RunStep], dependencies=[CheckedInclude]
+)
 async def list_run_steps(db: Db, project: Project, thread_id: ThreadId, run_id: RunId, page: Paging) -> Response:
     """List the steps of a run."""
     await rows.get(db, runs, "run", run_id, project_id=project, thread_id=thread_id)
@@ -22,7 +34,7 @@ async def list_run_steps(db: Db, project: Project, thread_id: ThreadId, run_id: 
     )
 
 
-@router.get("/threads/{thread_id}/runs/{run_id}/steps/{step_id}", response_model=RunStep)
+@router.get("/threads/{thread_id}/runs/{run_id}/steps/{step_id}", response_model=RunStep, dependencies=[CheckedInclude])
 async def retrieve_run_step(db: Db, project: Project, thread_id: ThreadId, run_id: RunId, step_id: StepId) -> Response:
     """Retrieve a step of a run."""
     scope = {"project_id": project, "thread_id": thread_id, "run_id": run_id}

@@ -199,6 +199,19 @@ class Deleted(WireObject):
 Item = TypeVar("Item", bound=WireObject)
 
 
+class ErrorObject(WireObject):
+    """What `errors.body` gives, as the documentation shows it."""
+
+    message: str
+    type: Literal["invalid_request_error", "server_error"]
+    param: str | None
+    code: str | None
+
+
+class ErrorResponse(WireObject):
+    error: ErrorObject
+
+
 class ObjectList(WireObject, Generic[Item]):
     """A page of a list, newest first unless asked otherwise."""
 

@@ -82,9 +82,8 @@ def _parts(content: Any) -> Any:
             )
 
 
-Content = Annotated[
-    list[Part], Field(min_length=1, max_length=1000), BeforeValidator(_parts, json_schema_input_type=str | list[Part])
-]
+Parts = Annotated[list[Part], Field(min_length=1, max_length=1000)]
+Content = Annotated[Parts, BeforeValidator(_parts, json_schema_input_type=Text | Parts)]
 
 
 class FileSearchAttachmentTool(RequestModel):

@@ -5,6 +5,9 @@ from typing import Literal
 
 from adlatus.wire.common import Json, LastError, Usage, WireObject
 
+Included = Literal["step_details.tool_calls[*].file_search.results[*].content"]
+"""What may be asked for beyond the object itself. *Source*: schema."""
+
 
 class StepStatus(StrEnum):
     """A step is born in progress and ends with its part of the run, or with the run itself."""

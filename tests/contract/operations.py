@@ -1,0 +1,58 @@
+"""Where every operation stands: of OpenAI's schema, and of what the server offers beyond it."""
+
+from adlatus.api.relay import PATHS
+from tests.contract.tour import RUN
+
+HANDED_ON = {("POST", path) for path in PATHS}
+"""Answered by model endpoints, in their own words."""
+
+EXTENSIONS = {
+    ("GET", "/threads"): "lists threads, which the original showed in its dashboard only",
+    ("POST", "/completions"): "handed on to the model's endpoint",
+    ("POST", "/moderations"): "handed on to the model's endpoint",
+    ("POST", "/responses"): "handed on to the model's endpoint",
+}
+"""Offered, and not in the schema."""
+
+NOT_OFFERED = {
+    ("GET", "/chat/completions"): "lists stored completions, and none are stored",
+    ("DELETE", "/models/{model}"): "deletes fine-tuned models, and none are made; answers 404 or 403 as the original",
+}
+
+_STORE = "/vector_stores/{vector_store_id}"
+_UPLOAD = "/uploads/{upload_id}"
+NOT_YET = {
+    ("POST", f"{RUN}/submit_tool_outputs"): "issue 4",
+    **dict.fromkeys(
+        (
+            ("GET", "/files"),
+            ("POST", "/files"),
+            ("DELETE", "/files/{file_id}"),
+            ("GET", "/files/{file_id}"),
+            ("GET", "/files/{file_id}/content"),
+            ("POST", "/uploads"),
+            ("POST", f"{_UPLOAD}/cancel"),
+            ("POST", f"{_UPLOAD}/complete"),
+            ("POST", f"{_UPLOAD}/parts"),
+            ("GET", "/vector_stores"),
+            ("POST", "/vector_stores"),
+            ("DELETE", _STORE),
+            ("GET", _STORE),
+            ("POST", _STORE),
+            ("POST", f"{_STORE}/file_batches"),
+            ("GET", f"{_STORE}/file_batches/{{batch_id}}"),
+            ("POST", f"{_STORE}/file_batches/{{batch_id}}/cancel"),
+            ("GET", f"{_STORE}/file_batches/{{batch_id}}/files"),
+            ("GET", f"{_STORE}/files"),
+            ("POST", f"{_STORE}/files"),
+            ("DELETE", f"{_STORE}/files/{{file_id}}"),
+            ("GET", f"{_STORE}/files/{{file_id}}"),
+            ("POST", f"{_STORE}/files/{{file_id}}"),
+            ("GET", f"{_STORE}/files/{{file_id}}/content"),
+            ("POST", f"{_STORE}/search"),
+        ),
+        "issue 5",
+    ),
+}
+MOST_NOT_YET = 26
+"""May only be lowered: what was offered once stays offered."""

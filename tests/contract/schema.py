@@ -1,0 +1,91 @@
+"""OpenAI's own schema, and where the server differs from what it says of answers."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.exceptions import best_match
+from referencing import Registry
+from referencing.jsonschema import DRAFT202012
+
+from tests.contract.tour import Operation
+
+Json = dict[str, Any]
+
+DEVIATIONS = {
+    "first_id: None is not of type 'string'": "an empty list had null, as recorded",
+    "last_id: None is not of type 'string'": "an empty list had null, as recorded",
+    "instructions: None is not of type 'string'": "a run without instructions had null, as recorded",
+    "incomplete_details.reason: 'content_filter' is not one of ['max_completion_tokens', 'max_prompt_tokens']": (
+        "no reason of the schema fits an answer that a filter has stopped; messages have this one"
+    ),
+}
+
+
+class Schema:
+    """An OpenAPI document whose paths begin after /v1, and what it says of requests, answers and events."""
+
+    def __init__(self, document: Json) -> None:
+        self.document = document
+        self._registry: Registry[Any] = Registry().with_resource("urn:openapi", DRAFT202012.create_resource(document))
+
+    @property
+    def knows_events(self) -> bool:
+        return "AssistantStreamEvent" in self.document["components"]["schemas"]
+
+    def operations(self) -> set[Operation]:
+        """Every (method, path) of the document."""
+        paths: dict[str, Json] = self.document["paths"]
+        return {(method.upper(), path) for path, methods in paths.items() for method in methods}
+
+    def body(self, operation: Operation) -> Json | None:
+        """The schema of a request's JSON body, if there is one."""
+        body: Json = self._described(operation).get("requestBody", {})
+        return body["content"]["application/json"]["schema"] if body else None
+
+    def query(self, operation: Operation) -> dict[str, Json]:
+        """The schema of each parameter that a query string may have."""
+        parameters: list[Json] = self._described(operation).get("parameters", [])
+        return {each["name"]: each["schema"] for each in parameters if each["in"] == "query"}
+
+    def resolved(self, schema: Json) -> Json:
+        """The schema itself where it is a reference."""
+        while "$ref" in schema:
+            schema = self._registry.resolver().lookup(f"urn:openapi{schema['$ref']}").contents
+        return schema
+
+    def _described(self, operation: Operation) -> Json:
+        method, path = operation
+        described: Json = self.document["paths"][path][method.lower()]
+        return described
+
+    def of_answer(self, operation: Operation) -> str:
+        """The place of the schema of a successful answer."""
+        answer: Json = self._described(operation)["responses"]["200"]
+        place: str = answer["content"]["application/json"]["schema"]["$ref"]
+        return place
+
+    def of_events(self, place: str = "#/components/schemas/AssistantStreamEvent") -> Iterator[tuple[str, str]]:
+        """(name, place of its schema) of every event of a union of events."""
+        schema = self._registry.resolver().lookup(f"urn:openapi{place}").contents
+        if "$ref" in schema:
+            yield from self.of_events(schema["$ref"])
+        elif "oneOf" in schema:
+            for number in range(len(schema["oneOf"])):
+                yield from self.of_events(f"{place}/oneOf/{number}")
+        else:
+            yield schema["properties"]["event"]["enum"][0], place
+
+    def differences(self, place: str, instance: Any) -> Iterator[str]:
+        """What keeps a value from being valid, each by the field it is about."""
+        validator = Draft202012Validator({"$ref": f"urn:openapi{place}"}, registry=self._registry)
+        for error in validator.iter_errors(instance):
+            found = _innermost(error)
+            field = ".".join(step for step in found.absolute_path if isinstance(step, str) and step != "data")
+            yield f"{field}: {found.message}"
+
+
+def _innermost(error: ValidationError) -> ValidationError:
+    found = best_match([error])
+    assert isinstance(found, ValidationError)
+    return found
