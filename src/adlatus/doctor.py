@@ -10,6 +10,7 @@ import httpx
 from adlatus.backends.llm import Endpoint, ModelError, open_llm
 from adlatus.backends.postgres import attach
 from adlatus.errors import StartupError
+from adlatus.rehearsal.script import load
 from adlatus.settings import Settings
 from adlatus.store import migrate
 
@@ -59,6 +60,12 @@ async def _database(settings: Settings) -> Finding:
 
 
 async def _model(settings: Settings) -> Finding:
+    if settings.model_base_url is None and settings.rehearsal_script:
+        try:
+            script = load(settings.rehearsal_script)
+        except StartupError as error:
+            return Finding("model", False, str(error))
+        return Finding("model", True, f"rehearsal: plays {script.name}, {len(script.exchanges)} exchange(s)")
     if settings.model_base_url is None:
         return Finding(
             "model",

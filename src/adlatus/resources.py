@@ -130,9 +130,14 @@ async def _in_background(stack: AsyncExitStack, events: EventLog) -> None:
 async def _endpoint(stack: AsyncExitStack, settings: Settings) -> tuple[Endpoint, str]:
     """The model endpoint, and what to say of it."""
     if settings.model_base_url is None:
-        base_url = await stack.enter_async_context(rehearsal.running())
+        script = settings.rehearsal_script
+        base_url = await stack.enter_async_context(rehearsal.running(script=script))
         report = "rehearsal: a scripted stand-in, not a language model"
+        if script:
+            report = f"rehearsal: plays {script}; what it is asked: {base_url.removesuffix('/v1')}/requests"
         return Endpoint(base_url, forwards_images=True, name="rehearsal"), report
+    if settings.rehearsal_script:
+        log.warning("the rehearsal script is ignored, because ADLATUS_MODEL_BASE_URL names another model")
     url = httpx.URL(settings.model_base_url)
     if url.scheme not in ("http", "https") or not url.host:
         raise StartupError(

@@ -1,4 +1,4 @@
-"""The rehearsal model's scripts, without a server: request in, plan out."""
+"""The rehearsal model's markers, without a server: request in, plan out."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import pytest
 
 import adlatus.rehearsal
 from adlatus.rehearsal.chat import BadRequestError, parse, read
-from adlatus.rehearsal.script import (
-    MARKERS,
+from adlatus.rehearsal.markers import MARKERS, plan
+from adlatus.rehearsal.plan import (
     Begin,
     Event,
     Fault,
@@ -20,7 +20,6 @@ from adlatus.rehearsal.script import (
     Stall,
     Usage,
     Wait,
-    plan,
     tokens,
 )
 
