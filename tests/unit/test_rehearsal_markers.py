@@ -1,5 +1,6 @@
 """The rehearsal model's markers, without a server: request in, plan out."""
 
+import re
 from typing import Any
 
 import orjson
@@ -9,7 +10,9 @@ import adlatus.rehearsal
 from adlatus.rehearsal.chat import BadRequestError, parse, read
 from adlatus.rehearsal.markers import MARKERS, plan
 from adlatus.rehearsal.plan import (
+    Argue,
     Begin,
+    Call,
     Event,
     Fault,
     Finish,
@@ -237,6 +240,9 @@ def test_echo_shows_what_the_model_received() -> None:
         "[[usage: 1 2 3]]",
         "[[usage: a b]]",
         "[[finish: tool_calls]]",
+        "[[call]]",
+        "[[call: ]]",
+        "[[call: f(x) {}]]",
         "[[echo: everything]]",
         "[[say: never closed",
         "[[Some wiki page]]",
@@ -261,13 +267,92 @@ def test_every_marker_is_documented() -> None:
         assert f"[[{name}: " in adlatus.rehearsal.__doc__
 
 
+WEATHER = '{"city": "Köln", "days": [1, 2]}'
 USER = {"role": "user", "content": "x"}
+
+
+def argued(events: list[Event], index: int = 0) -> str:
+    return "".join(
+        piece for event in events if isinstance(event, Argue) and event.index == index for piece in event.pieces
+    )
+
+
+def calls(events: list[Event]) -> list[Call]:
+    return [event for event in events if isinstance(event, Call)]
+
+
+def test_a_call_goes_out_with_its_arguments_as_they_are() -> None:
+    events = plan_of(f"[[call: get_weather {WEATHER}]]")
+    assert events[0] == Begin(calls_only=True)
+    [call] = calls(events)
+    assert (call.index, call.name) == (0, "get_weather")
+    assert re.fullmatch("call_[A-Za-z0-9]{24}", call.id)
+    assert argued(events) == WEATHER
+    assert sum(len(event.pieces) for event in events if isinstance(event, Argue)) > 3
+    assert finish(events).reason == "tool_calls"
+
+
+def test_arguments_are_empty_unless_told_and_may_be_malformed() -> None:
+    assert argued(plan_of("[[call: now]]")) == "{}"
+    assert argued(plan_of('[[call: now {"city": ]]')) == '{"city":'
+
+
+def test_text_comes_before_several_calls() -> None:
+    events = plan_of("[[call: a 1]] [[say: Let me see.]] [[call: b 2]]")
+    assert events[0] == Begin()
+    assert said(events) == "Let me see."
+    assert [(call.index, call.name) for call in calls(events)] == [(0, "a"), (1, "b")]
+    assert (argued(events, 0), argued(events, 1)) == ("1", "2")
+    assert [type(event) for event in events[1:]] == [Say, Call, Argue, Call, Argue, Finish]
+
+
+def test_ids_of_calls_are_the_same_for_the_same_request_and_differ_otherwise() -> None:
+    first, second = calls(plan_of("[[call: f]] [[call: f]]"))
+    assert [first, second] == calls(plan_of("[[call: f]] [[call: f]]"))
+    assert len({first.id, second.id, calls(plan_of("[[call: f]] again"))[0].id}) == 3
+
+
+def called(*more: dict[str, Any]) -> list[Event]:
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "[[call: f]] [[say: done]]"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "22"},
+        *more,
+    ]
+    return list(plan(read({"model": "any", "messages": messages})))
+
+
+def test_a_call_is_not_repeated_once_a_tool_has_answered() -> None:
+    assert calls(called()) == []
+    assert finish(called()).reason == "stop"
+    assert calls(called({"role": "assistant", "content": "It is 22."})) == []
+    assert len(calls(called({"role": "user", "content": "[[call: g]]"}))) == 1
+
+
+def test_a_call_can_be_cut_paced_and_limited_as_text_can() -> None:
+    events = plan_of('[[call: f {"a":1}]] [[cut: 2]] [[pace: 1]]')
+    assert events[:5] == [Begin(calls_only=True), calls(events)[0], Wait(1), Argue(0, ('{"',)), HangUp()]
+    limited = plan_of('[[call: f {"a":1}]]', max_tokens=2)
+    assert argued(limited) == '{"'
+    assert finish(limited).reason == "length"
+    assert finish(plan_of("[[call: f]] [[finish: stop]]")).reason == "stop"
 
 
 @pytest.mark.parametrize(
     ("body", "param"),
     [
         ({"messages": [USER]}, "model"),
+        ({"model": "m", "messages": [USER], "tools": {}}, "tools"),
+        ({"model": "m", "messages": [USER], "tools": [1]}, "tools[0]"),
+        ({"model": "m", "messages": [USER], "tools": [{"type": "function"}]}, "tools[0].function"),
+        (
+            {"model": "m", "messages": [USER], "tools": [{"type": "function", "function": {}}]},
+            "tools[0].function.name",
+        ),
+        ({"model": "m", "messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
+        ({"model": "m", "messages": [{"role": "assistant", "tool_calls": {}}]}, "messages[0].tool_calls"),
+        ({"model": "m", "messages": [{"role": "assistant", "tool_calls": [{}]}]}, "messages[0].tool_calls[0].id"),
         ({"model": 1, "messages": [USER]}, "model"),
         ({"model": "m"}, "messages"),
         ({"model": "m", "messages": []}, "messages"),

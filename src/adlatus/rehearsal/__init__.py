@@ -4,10 +4,11 @@ It answers when no model is configured, and it is the model of our own tests. It
 `markers` turns a request into a plan, or `script` and `matching` do if a script is given (docs/rehearsal.md); `server`
 plays plans over HTTP, where `voice` writes them. `embeddings` hashes words. Only `server` and `playing` know HTTP.
 
-What follows holds without a script. Without markers the answer says that it is a scripted stand-in. Markers in the last user message steer it; the rest of
-that message is then ignored, and so are markers anywhere else. A marker is `[[name]]` or `[[name: value]]`; it ends
-with the last two of the brackets that close it, so `[[say: [1]]]` says `[1]`. A marker that is misspelt, unclosed or
-has a bad value is answered with 400 and this list. N counts chunks of text and of function calls (0 if left out):
+What follows holds without a script. If no marker says what to answer, the answer tells that it is a scripted stand-in.
+Markers in the last user message steer it; the rest of that message is then ignored, and so are markers anywhere else. A
+marker is `[[name]]` or `[[name: value]]`; it ends with the last two of the brackets that close it, so `[[say: [1]]]`
+says `[1]`. A marker that is misspelt, unclosed or has a bad value is answered with 400 and this list. N counts chunks
+of text and of function calls (0 if left out):
 
 What is said (several are joined; all are cut at the request's max_completion_tokens or max_tokens):
 - `[[say: TEXT]]`: exactly this text; line breaks count; one space after the colon does not.

@@ -59,10 +59,10 @@ def answer(request: EmbeddingsRequest) -> dict[str, Any]:
 
 
 def embed(words: Sequence[str], dimensions: int) -> list[float]:
-    """A vector of length 1: each word adds or takes 1 in a place of its own, as far as there are enough places."""
+    """A vector of length 1: each word adds or takes 1 in a few places, so that one clash of two words does little."""
     vector = _counted(words, dimensions)
-    if not any(vector):  # opposite words in the same place
-        vector = _counted([" ".join(words)], dimensions)
+    if not any(vector):  # all of it cancelled out
+        vector[0] = 1.0
     length = math.sqrt(sum(value * value for value in vector))
     return [value / length for value in vector]
 
@@ -70,14 +70,14 @@ def embed(words: Sequence[str], dimensions: int) -> list[float]:
 def _counted(words: Sequence[str], dimensions: int) -> list[float]:
     vector = [0.0] * dimensions
     for word in words:
-        place, sign = divmod(_hash(word), 2)
-        vector[place % dimensions] += 1 if sign else -1
+        for hashed in _hashes(word):
+            vector[(hashed >> 1) % dimensions] += 1 if hashed & 1 else -1
     return vector
 
 
 @lru_cache(maxsize=65_536)
-def _hash(word: str) -> int:
-    return int.from_bytes(blake2b(word.encode(), digest_size=8).digest(), "big")
+def _hashes(word: str) -> tuple[int, ...]:
+    return struct.unpack("<4H", blake2b(word.encode(), digest_size=8).digest())
 
 
 def _encoded(vector: list[float], request: EmbeddingsRequest) -> list[float] | str:
