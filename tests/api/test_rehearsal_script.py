@@ -203,7 +203,7 @@ def test_a_cut_breaks_the_stream_off(http: httpx.Client) -> None:
 def test_a_request_that_nothing_fits_fails_loudly_and_is_not_tried_again(base_url: str, stream: bool) -> None:
     with (
         openai.OpenAI(base_url=base_url, api_key="any", timeout=10) as client,
-        pytest.raises(openai.BadRequestError, match="“Good bye”.*Nearest is exchange 0") as refused,
+        pytest.raises(openai.BadRequestError, match=r"“Good bye”.*Nearest is exchange 0") as refused,
     ):
         client.chat.completions.create(model="m", messages=user("Good bye"), tools=[WEATHER], stream=stream)
     assert refused.value.code == "no_exchange_fits"
@@ -259,7 +259,7 @@ def test_without_a_script_there_is_none_to_read(start: Start) -> None:
 
 
 def test_a_bad_script_or_a_taken_port_keeps_the_server_from_starting(start: Start) -> None:
-    with pytest.raises(StartupError, match="exchange 0: answer.txt is not known"):
+    with pytest.raises(StartupError, match=r"exchange 0: answer\.txt is not known"):
         start("exchanges: [{answer: {txt: a}}]")
 
     async def twice() -> None:

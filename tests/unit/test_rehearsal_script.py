@@ -104,7 +104,7 @@ def test_several_results_of_one_function_may_share_the_conditions() -> None:
 
 def test_only_the_results_at_the_end_count() -> None:
     earlier = tools_answered("22 degrees", calls=(WEATHER_CALL,)).messages
-    later = [
+    later: list[dict[str, Any]] = [
         {"role": "assistant", "content": None, "tool_calls": [TIME_CALL]},
         {"role": "tool", "tool_call_id": "call_2", "content": "12:00"},
     ]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import groupby
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import orjson
 
@@ -165,7 +165,8 @@ def tokens(text: str) -> list[str]:
     return re.findall(r"\s*\S+|\s+\Z", text)
 
 
-class _Piece(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Piece:
     """A part of the arguments of a call."""
 
     index: int
