@@ -47,9 +47,9 @@ class Playback:
         times = answer.error.times if answer.error else None
         if times is not None and self._failures[number, turn] < times:
             self._failures[number, turn] += 1
-            return answer.plan(chat, fails=True)
+            return answer.planned(chat, fails=True)
         self._uses[number] += 1
-        return answer.plan(chat, fails=times is None)
+        return answer.planned(chat, fails=times is None)
 
     def _is_used_up(self, number: int) -> bool:
         times = self._script.exchanges[number].times

@@ -158,7 +158,7 @@ class Answer(_Part):
             raise ValueError('give text, tool_calls, or an error without times; an empty answer is text: ""')
         return self
 
-    def plan(self, chat: ChatRequest, *, fails: bool) -> plan.Plan:
+    def planned(self, chat: ChatRequest, *, fails: bool) -> plan.Plan:
         """How it is played to a request. `fails`: with its error, which is left out otherwise."""
         draft = plan.Draft(chat, delay_s=self.delay_s, pace_s=self.pace_s, reason=self.finish_reason)
         if self.text is not None:
