@@ -74,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     rehearse = commands.add_parser("rehearse", help="serve the scripted rehearsal model alone")
     rehearse.add_argument("--host", help="address to listen on (127.0.0.1)")
     rehearse.add_argument("--port", type=int, help="port to listen on (8001)")
+    rehearse.add_argument(
+        "--script", type=Path, metavar="FILE", dest="rehearsal_script", help="YAML of expectations and answers"
+    )
     rehearse.set_defaults(run=_rehearse)
     return parser
 
@@ -82,7 +85,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     """Settings from the environment, flags in front."""
     flags = {
         name: value
-        for name in ("host", "port", "data_dir", "run_concurrency")
+        for name in ("host", "port", "data_dir", "run_concurrency", "rehearsal_script")
         if (value := getattr(arguments, name, None)) is not None
     }
     try:
@@ -178,11 +181,17 @@ def _doctor(_arguments: argparse.Namespace, settings: Settings) -> int:
     return asyncio.run(doctor.examine(settings))
 
 
-def _rehearse(arguments: argparse.Namespace, _settings: Settings) -> int:
+def _rehearse(arguments: argparse.Namespace, settings: Settings) -> int:
     host, port = arguments.host or "127.0.0.1", 8001 if arguments.port is None else arguments.port
-    print(f"Rehearsal model on http://{host}:{port}/v1: a scripted stand-in, not a language model.", flush=True)
-    asyncio.run(rehearsal.serve(host, port))
-    return 0
+    return _run_until_signal(_rehearse_until_stopped(host, port, settings.rehearsal_script))
+
+
+async def _rehearse_until_stopped(host: str, port: int, script: Path | None) -> None:
+    async with rehearsal.running(port, host, script) as base_url:
+        plays = f"plays {script}" if script else "a scripted stand-in, not a language model"
+        print(f"Rehearsal model on {base_url}: {plays}.", flush=True)
+        print(f"What it is asked: {base_url.removesuffix('/v1')}/requests", flush=True)
+        await asyncio.Event().wait()
 
 
 def _run_until_signal(work: Coroutine[Any, Any, None]) -> int:

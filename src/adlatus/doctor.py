@@ -61,17 +61,11 @@ async def _database(settings: Settings) -> Finding:
 
 async def _models(settings: Settings) -> list[Finding]:
     """One finding for each endpoint: whether it answers, and offers the models that names lead to."""
-    if settings.model_base_url is None and settings.models_file is None:
-        return [
-            Finding(
-                "model",
-                None,
-                "rehearsal: a scripted stand-in, not a language model",
-                "Set ADLATUS_MODEL_BASE_URL, for example http://localhost:11434/v1, and ADLATUS_MODEL.",
-            )
-        ]
     try:
-        async with open_routing(settings) as (routing, _), open_clients(routing.endpoints) as clients:
+        async with open_routing(settings) as (routing, report), open_clients(routing.endpoints) as clients:
+            if settings.model_base_url is None and settings.models_file is None:
+                advice = "Set ADLATUS_MODEL_BASE_URL, for example http://localhost:11434/v1, and ADLATUS_MODEL."
+                return [Finding("model", None, report, advice)]
             return [await _endpoint(Llm(clients, routing), endpoint) for endpoint in routing.endpoints]
     except StartupError as error:
         return [Finding("model", False, str(error))]

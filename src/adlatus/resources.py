@@ -158,19 +158,19 @@ async def open_routing(settings: Settings) -> AsyncIterator[tuple[Routing, str]]
     Raises `StartupError` with advice.
     """
     table = models_file.read(settings.models_file) if settings.models_file else None
-    default = _configured(settings)
+    script, configured = settings.rehearsal_script, _configured(settings)
     async with AsyncExitStack() as stack:
         stand_in = None
-        if table.wants_rehearsal if table else default is None:
-            base_url = await stack.enter_async_context(rehearsal.running())
+        if table.wants_rehearsal if table else configured is None:
+            base_url = await stack.enter_async_context(rehearsal.running(script=script))
             stand_in = Endpoint(models_file.REHEARSAL, base_url, forwards_images=True, set_by=_SET_BY)
-        if table is None and stand_in:
-            yield Routing([], Route("*", stand_in)), "rehearsal: a scripted stand-in, not a language model"
-            return
+        elif script:
+            log.warning("no name leads to the rehearsal model, its script is ignored", script=str(script))
         routes = _routes(settings, table, stand_in) if table else []
+        default = configured or (None if table else stand_in)
         unrouted = Route("*", default, settings.model or "*") if default else None
         routing = Routing(routes, unrouted, Route("*", default) if default else None)
-        yield routing, "; ".join(_routing_report(settings, routes, default))
+        yield routing, "; ".join(_routing_report(settings, routes, configured, stand_in))
 
 
 def _routes(settings: Settings, table: models_file.ModelsFile, stand_in: Endpoint | None) -> list[Route]:
@@ -194,9 +194,16 @@ def _configured(settings: Settings) -> Endpoint | None:
     )
 
 
-def _routing_report(settings: Settings, routes: list[Route], default: Endpoint | None) -> Iterator[str]:
+def _routing_report(
+    settings: Settings, routes: list[Route], default: Endpoint | None, stand_in: Endpoint | None
+) -> Iterator[str]:
     if routes:
         yield f"{len(routes)} name(s) and patterns of {settings.models_file}"
+    if stand_in and settings.rehearsal_script:
+        asked = f"{stand_in.base_url.removesuffix('/v1')}/requests"
+        yield f"rehearsal: plays {settings.rehearsal_script}; what it is asked: {asked}"
+    elif stand_in:
+        yield "rehearsal: a scripted stand-in, not a language model"
     if default:
         others = "other" if routes else "every"
         shown = httpx.URL(default.base_url).copy_with(username=None, password=None)

@@ -73,6 +73,10 @@ class Settings(BaseSettings):
             "`auto` forwards to OpenAI and the rehearsal model only. `data:` URLs always go"
         ),
     ] = "auto"
+    rehearsal_script: Annotated[
+        Path | None,
+        Field(description="YAML file of expectations and answers that the rehearsal model plays (docs/rehearsal.md)"),
+    ] = None
     api_keys: Annotated[
         str | None,
         Field(description="Bearer keys, comma-separated, each `key` or `key:project`; unset: loopback without keys"),

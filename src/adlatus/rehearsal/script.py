@@ -1,308 +1,267 @@
-"""From a chat-completions request to the plan of its answer. Pure: the same request always gives the same plan.
+"""A rehearsal script: a YAML file of expectations and answers, read once and checked whole.
 
-A plan is a sequence of events, played in order until one of them ends the answer. The markers are described in the
-package's docstring; their table stands at the end. This module knows neither HTTP nor clocks.
+Owns what may stand in the file, and what one expectation or answer means; `matching` decides which of them are used.
 """
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 import orjson
-
-from adlatus.rehearsal.chat import BadRequestError, ChatRequest, text_of
-
-FINISH_REASONS = ("stop", "length", "content_filter")
-MOST_SECONDS = 3_600
-MOST_TOKENS = 100_000
-MOST_COUNT = 10**9
-MOST_CHARACTERS = 10**7
-MOST_TOKENS_AT_ONCE = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Token counts as they are reported."""
-
-    prompt_tokens: int
-    completion_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Nothing happens for a while."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """An HTTP error instead of an answer, which ends it. With `times`: passed over once it has happened so often."""
-
-    status: int
-    code: str | None = None
-    retry_after: str | None = None
-    times: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class HangUp:
-    """The connection is closed wherever the answer stands, which ends it. `times` as in Refuse."""
-
-    times: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """The answer begins: its role is sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Say:
-    """Content tokens that are due at the same moment (or a part of them, if they are many)."""
-
-    tokens: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Garble:
-    """Something that is not JSON stands in the answer, which goes on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """An error told inside the answer, which ends it."""
-
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stall:
-    """Silence on an open connection until the client goes, which ends the answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The proper end of an answer."""
-
-    reason: str
-    usage: Usage | None
-
-
-Event: TypeAlias = Wait | Refuse | HangUp | Begin | Say | Garble | Fault | Stall | Finish
-Plan: TypeAlias = tuple[Event, ...]
-
-
-def plan(request: ChatRequest) -> Plan:
-    """Decide the answer. Raises BadRequestError for a marker that is misspelt, unclosed or has a bad value."""
-    asked = next((text_of(message) for message in reversed(request.messages) if message["role"] == "user"), "")
-    draft = _Draft(request)
-    for marker in _MARKER.finditer(asked):
-        _apply(marker, draft)
-    text = "".join(draft.texts) if draft.texts else introduction(_MARKER.sub("", asked))
-    all_tokens = tokens(text)
-    said = all_tokens[: request.most_tokens]
-    reason = "length" if len(said) < len(all_tokens) else draft.reason
-    counted = Usage(sum(len(text_of(message).split()) for message in request.messages), len(said))
-    finish = Finish(reason, (draft.usage or counted) if draft.tells_usage else None)
-    return (*_before(draft), Begin(), *_spoken(draft, said), finish)
-
-
-def introduction(asked: str) -> str:
-    """Say what this is, to a person who expected a language model."""
-    words = " ".join(asked.split())
-    excerpt = words if len(words) <= 60 else words[:59].rstrip() + "…"
-    heard = f" You wrote: “{excerpt}”" if excerpt else ""
-    return (
-        "I am the rehearsal model, a scripted stand-in and not a language model: everything around me works, but I "
-        "cannot think. For real answers set ADLATUS_MODEL_BASE_URL to an OpenAI-compatible server and ADLATUS_MODEL "
-        "to one of its models, then start Adlatus again." + heard
-    )
-
-
-def tokens(text: str) -> list[str]:
-    """Split a text into words with the space before them; joined they are the text again."""
-    return re.findall(r"\s*\S+|\s+\Z", text)
-
-
-@dataclass(slots=True)
-class _Draft:
-    """What the markers have said so far."""
-
-    request: ChatRequest
-    texts: list[str] = field(default_factory=list)
-    delay_s: float = 0
-    pace_s: float = 0
-    failures: list[Refuse | HangUp] = field(default_factory=list)
-    breaks: list[tuple[int, HangUp | Garble | Stall | Fault]] = field(default_factory=list)
-    reason: str = "stop"
-    usage: Usage | None = None
-    tells_usage: bool = True
-    characters: int = 0
-
-    def say(self, text: str) -> None:
-        self.texts.append(text)
-        self.characters += len(text)
-        if self.characters > MOST_CHARACTERS:
-            raise BadRequestError(f"The markers ask for more than {MOST_CHARACTERS} characters.", "messages")
-
-
-def _before(draft: _Draft) -> Iterator[Event]:
-    if draft.delay_s:
-        yield Wait(draft.delay_s)
-    yield from draft.failures
-
-
-def _spoken(draft: _Draft, said: list[str]) -> Iterator[Event]:
-    start = 0
-    for position, event in sorted(draft.breaks, key=lambda pair: pair[0]):
-        end = min(position, len(said))
-        yield from _paced(said, start, end, draft.pace_s)
-        yield event
-        start = end
-    yield from _paced(said, start, len(said), draft.pace_s)
-
-
-def _paced(said: list[str], start: int, end: int, pace_s: float) -> Iterator[Event]:
-    step = 1 if pace_s else MOST_TOKENS_AT_ONCE
-    for position in range(start, end, step):
-        if pace_s and position:
-            yield Wait(pace_s)
-        yield Say(tuple(said[position : min(position + step, end)]))
-
-
-def _say(value: str, draft: _Draft) -> None:
-    draft.say(value.removeprefix(" "))
-
-
-def _echo(value: str, draft: _Draft) -> None:
-    request = draft.request
-    match value.strip():
-        case "request":
-            draft.say(orjson.dumps(request.body, option=orjson.OPT_SORT_KEYS).decode())
-        case "messages":
-            draft.say(orjson.dumps(request.messages, option=orjson.OPT_SORT_KEYS).decode())
-        case "system":
-            draft.say("\n".join(text_of(m) for m in request.messages if m["role"] in ("system", "developer")))
-        case _:
-            raise ValueError
-
-
-def _words(value: str, draft: _Draft) -> None:
-    draft.say(" ".join(f"word{number}" for number in range(1, _count(value, MOST_TOKENS) + 1)))
-
-
-def _delay(value: str, draft: _Draft) -> None:
-    draft.delay_s = _seconds(value)
-
-
-def _pace(value: str, draft: _Draft) -> None:
-    draft.pace_s = _seconds(value)
-
-
-def _error(value: str, draft: _Draft) -> None:
-    kind, *pairs = value.split() or [""]
-    options = dict(_pair(pair) for pair in pairs)
-    times = _count(options.pop("times")) if "times" in options else None
-    if kind == "disconnect":
-        draft.failures.append(HangUp(times))
-    else:
-        status = _count(kind, 599)
-        retry_after = options.pop("retry_after", None)
-        if status < 400 or (retry_after is not None and _seconds(retry_after) < 0):
-            raise ValueError
-        draft.failures.append(Refuse(status, options.pop("code", None), retry_after, times))
-    if options:
-        raise ValueError
-
-
-def _cut(value: str, draft: _Draft) -> None:
-    draft.breaks.append((_position(value), HangUp()))
-
-
-def _stall(value: str, draft: _Draft) -> None:
-    draft.breaks.append((_position(value), Stall()))
-
-
-def _garble(value: str, draft: _Draft) -> None:
-    draft.breaks.append((_position(value), Garble()))
-
-
-def _stream_error(value: str, draft: _Draft) -> None:
-    position, _, message = value.strip().partition(" ")
-    draft.breaks.append((_position(position), Fault(message.strip() or "The scripted answer failed here.")))
-
-
-def _finish(value: str, draft: _Draft) -> None:
-    if value.strip() not in FINISH_REASONS:
-        raise ValueError
-    draft.reason = value.strip()
-
-
-def _usage(value: str, draft: _Draft) -> None:
-    if value.strip() == "none":
-        draft.tells_usage = False
-    else:
-        prompt, completion = value.split()
-        draft.usage = Usage(_count(prompt), _count(completion))
-
-
-def _pair(value: str) -> tuple[str, str]:
-    name, equals, option = value.partition("=")
-    if not (name and equals and option):
-        raise ValueError
-    return name, option
-
-
-def _position(value: str) -> int:
-    return _count(value) if value.strip() else 0
-
-
-def _count(value: str, most: int = MOST_COUNT) -> int:
-    if not re.fullmatch(r"\s*\d{1,10}\s*", value, re.ASCII) or int(value) > most:
-        raise ValueError
-    return int(value)
-
-
-def _seconds(value: str) -> float:
-    if not re.fullmatch(r"\s*\d{1,9}(\.\d{1,9})?\s*", value, re.ASCII) or float(value) > MOST_SECONDS:
-        raise ValueError
-    return float(value)
-
-
-class _Marker(NamedTuple):
-    form: str
-    apply: Callable[[str, _Draft], None]
-
-
-MARKERS = {
-    "say": _Marker("[[say: TEXT]]", _say),
-    "echo": _Marker("[[echo: request|messages|system]]", _echo),
-    "tokens": _Marker("[[tokens: COUNT]]", _words),
-    "delay": _Marker("[[delay: SECONDS]]", _delay),
-    "pace": _Marker("[[pace: SECONDS]]", _pace),
-    "error": _Marker("[[error: STATUS|disconnect retry_after=SECONDS code=CODE times=COUNT]]", _error),
-    "cut": _Marker("[[cut: N]]", _cut),
-    "stall": _Marker("[[stall: N]]", _stall),
-    "garble": _Marker("[[garble: N]]", _garble),
-    "stream_error": _Marker("[[stream_error: N MESSAGE]]", _stream_error),
-    "finish": _Marker(f"[[finish: {'|'.join(FINISH_REASONS)}]]", _finish),
-    "usage": _Marker("[[usage: PROMPT COMPLETION|none]]", _usage),
-}
-_MARKER = re.compile(r"\[\[\s*(?=[A-Za-z])(?P<inside>.*?)(?P<closed>\]\](?!\])|\Z)", re.DOTALL)
-
-
-def _apply(marker: re.Match[str], draft: _Draft) -> None:
-    name, _, value = marker["inside"].partition(":")
-    shown = marker[0] if len(marker[0]) <= 80 else marker[0][:79] + "…"
-    known = "The rehearsal model knows: " + " ".join(form for form, _ in MARKERS.values())
-    if not marker["closed"]:
-        raise BadRequestError(f"The marker '{shown}' is not closed by ']]'. {known}", "messages")
-    if name.strip() not in MARKERS:
-        raise BadRequestError(f"Unknown marker '{shown}'. {known}", "messages")
-    form, apply = MARKERS[name.strip()]
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from adlatus.errors import StartupError
+from adlatus.rehearsal import plan
+from adlatus.rehearsal.chat import ChatRequest
+
+MOST_BYTES = 2**20
+SHOWN_PROBLEMS = 5
+
+Seconds = Annotated[float, Field(ge=0, le=plan.MOST_SECONDS, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=plan.MOST_COUNT)]
+Times = Annotated[int, Field(ge=1, le=plan.MOST_COUNT)]
+FunctionName = Annotated[str, Field(pattern=f"^{plan.FUNCTION_NAME}$")]
+
+
+class _Part(BaseModel):
+    """A mapping of the file: strict types, no unknown keys, no key without a value."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_values(cls, given: object) -> object:
+        if isinstance(given, dict) and (empty := [name for name, value in given.items() if value is None]):
+            raise ValueError(f"'{empty[0]}' has no value; give it one or leave it out")
+        return given
+
+
+class Condition(_Part):
+    """A condition on a text. Exactly one is set."""
+
+    equals: str | None = None
+    contains: str | None = None
+    matches: re.Pattern[str] | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("give exactly one of equals, contains, matches; several conditions are a list of them")
+        return self
+
+    def holds(self, text: str) -> bool:
+        if self.equals is not None:
+            return text.strip() == self.equals.strip()
+        if self.contains is not None:
+            return self.contains in text
+        return self.matches is not None and self.matches.search(text) is not None
+
+    def __str__(self) -> str:
+        if self.matches is not None:
+            return f"match /{self.matches.pattern}/"
+        return f"equal “{self.equals}”" if self.contains is None else f"contain “{self.contains}”"
+
+
+def _conditions(given: object) -> object:
+    listed = given if isinstance(given, list) else [given]
+    if not listed or not all(isinstance(one, str | dict) for one in listed):
+        raise ValueError("must be a text in quotes, {contains: TEXT}, {matches: REGEX}, or a list of these")
+    return [{"equals": one} if isinstance(one, str) else one for one in listed]
+
+
+Conditions = Annotated[Sequence[Condition], BeforeValidator(_conditions)]
+"""In the file: a text, a condition, or a list of these."""
+
+
+class Expectation(_Part):
+    """What a request has to be. All that is given must hold; without `tool_results` it must not end with any."""
+
+    user: Conditions = ()
+    system: Conditions = ()
+    model: str | None = None
+    tools: Sequence[str] = ()
+    tool_results: dict[str, Conditions] | None = None
+
+    def checks(self, chat: ChatRequest) -> Iterator[tuple[bool, str]]:
+        """Each expectation: whether it holds, and what it is."""
+        results = chat.results
+        if self.tool_results is None and results:
+            yield False, "tool_results must be expected, because the request ends with some"
+        if self.tool_results is not None and not results:
+            yield False, "the request must end with tool results"
+        for condition in self.user:
+            yield condition.holds(chat.asked), f"user must {condition}"
+        for condition in self.system:
+            yield condition.holds(chat.system), f"system must {condition}"
+        if self.model is not None:
+            yield chat.model == self.model, f"model must be “{self.model}”, not “{chat.model}”"
+        for name in self.tools:
+            yield name in chat.offered, f"tools must have “{name}”"
+        for name, conditions in (self.tool_results or {}).items():
+            yield name in results, f"tool_results must have “{name}”"
+            for condition in conditions:
+                yield any(map(condition.holds, results.get(name, []))), f"tool_results of “{name}” must {condition}"
+
+
+def _arguments(given: object) -> object:
+    if not isinstance(given, dict):
+        return given
     try:
-        apply(value, draft)
-    except ValueError as exc:
-        raise BadRequestError(f"Bad value in the marker '{shown}': its form is {form}. {known}", "messages") from exc
+        return orjson.dumps(given).decode()
+    except TypeError as error:
+        raise ValueError(f"cannot be written as JSON ({error}); put it in quotes") from error
+
+
+class ToolCall(_Part):
+    """A call of a function. `arguments`: in the file also a mapping, which becomes compact JSON."""
+
+    name: FunctionName
+    arguments: Annotated[str, BeforeValidator(_arguments)] = "{}"
+
+
+class Tokens(_Part):
+    """The usage that is reported."""
+
+    prompt_tokens: Count
+    completion_tokens: Count
+
+
+class HttpError(_Part):
+    """An error instead of the answer; with `times` only so often, before the answer."""
+
+    status: Annotated[int, Field(ge=400, le=599)]
+    message: str | None = None
+    code: str | None = None
+    retry_after_s: Seconds | None = None
+    times: Times | None = None
+
+
+class Answer(_Part):
+    """What the model says to one request."""
+
+    text: str | None = None
+    tool_calls: Sequence[ToolCall] = ()
+    delay_s: Seconds = 0
+    pace_s: Seconds = 0
+    finish_reason: Literal["stop", "length", "content_filter", "tool_calls"] | None = None
+    usage: Tokens | None = None
+    error: HttpError | None = None
+    cut_after: Count | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        for_ever = self.error is not None and self.error.times is None
+        if self.text is None and not self.tool_calls and not for_ever:
+            raise ValueError('give text, tool_calls, or an error without times; an empty answer is text: ""')
+        return self
+
+    def planned(self, chat: ChatRequest, *, fails: bool) -> plan.Plan:
+        """How it is played to a request. `fails`: with its error, which is left out otherwise."""
+        draft = plan.Draft(chat, delay_s=self.delay_s, pace_s=self.pace_s, reason=self.finish_reason)
+        if self.text is not None:
+            draft.say(self.text)
+        for call in self.tool_calls:
+            draft.call(call.name, call.arguments)
+        if self.usage:
+            draft.usage = plan.Usage(self.usage.prompt_tokens, self.usage.completion_tokens)
+        if self.cut_after is not None:
+            draft.breaks.append((self.cut_after, plan.HangUp()))
+        if self.error and fails:
+            after = self.error.retry_after_s
+            retry_after = None if after is None else f"{round(after, 3):g}"
+            draft.failures.append(
+                plan.Refuse(self.error.status, self.error.code, retry_after, message=self.error.message)
+            )
+        return plan.compose(draft)
+
+
+class Exchange(_Part):
+    """An expectation, the answers to the requests that meet it, and how often it may be used."""
+
+    expect: Expectation = Expectation()
+    answer: Answer | None = None
+    answers: Annotated[Sequence[Answer], Field(min_length=1)] | None = None
+    times: Times | None = None
+
+    @model_validator(mode="after")
+    def _has_answers(self) -> Self:
+        if (self.answer is None) == (self.answers is None):
+            raise ValueError("give either answer or answers")
+        return self
+
+    @property
+    def turns(self) -> Sequence[Answer]:
+        """The answers, one after the other; the last one repeats."""
+        return self.answers or ((self.answer,) if self.answer else ())
+
+
+class _File(_Part):
+    exchanges: Annotated[Sequence[Exchange], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """The exchanges of a file, in its order, which decides where several fit. `name`: the file's, for messages."""
+
+    name: str
+    exchanges: Sequence[Exchange]
+
+
+def load(path: Path) -> Script:
+    """Read a script. Raises `StartupError` that names the file, the exchange, the field and what to do."""
+    try:
+        with path.expanduser().open("rb") as file:
+            raw = file.read(MOST_BYTES + 1)
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise StartupError(
+            f"cannot read the rehearsal script {path}: {reason}. Check --script or ADLATUS_REHEARSAL_SCRIPT."
+        ) from error
+    if len(raw) > MOST_BYTES:
+        raise StartupError(f"the rehearsal script {path} has more than {MOST_BYTES} bytes. Split it into several.")
+    return parse(raw, str(path))
+
+
+def parse(raw: bytes, name: str) -> Script:
+    """The script of a file's content; raises as `load` does."""
+    try:
+        given = yaml.safe_load(raw)
+        file = _File.model_validate(given)
+        file.model_dump_json()  # an escape may have been half a character, which no answer can carry
+    except ValidationError as error:
+        problems = [_problem(one) for one in error.errors(include_url=False)]
+        more = f"\n  and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
+        listed = "".join(f"\n  {problem}" for problem in problems[:SHOWN_PROBLEMS])
+        raise StartupError(
+            f"the rehearsal script {name} cannot be played (see docs/rehearsal.md):{listed}{more}"
+        ) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise StartupError(f"the rehearsal script {name} is not YAML that can be read: {reason}") from error
+    return Script(name, file.exchanges)
+
+
+_WORDS = {
+    "extra_forbidden": "is not known here: correct its name, or the indentation",
+    "missing": "is missing",
+    "string_type": "must be a text: put it in quotes",
+    "too_short": "needs at least one entry",
+    "model_type": "must be a mapping (name: value)",
+    "dict_type": "must be a mapping (name: value)",
+    "is_instance_of": "must be a list (- item)",
+    "sequence_str": "must be a list (- item)",
+    "string_pattern_mismatch": "must be a name of at most 64 letters, digits, _ or -",
+}
+
+
+def _problem(error: Any) -> str:
+    """One problem that pydantic has found, for people."""
+    place = [str(part) for part in error["loc"]]
+    where = ""
+    if place[:1] == ["exchanges"] and len(place) > 1:
+        where, place = f"exchange {place[1]}: ", place[2:]
+    said = _WORDS.get(error["type"]) or error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{where}{'.'.join(place)} {said}".replace(":  ", ": ").strip()

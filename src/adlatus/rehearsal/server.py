@@ -1,59 +1,46 @@
-"""The rehearsal model over HTTP: it plays plans and remembers requests. What is answered is decided in `script`."""
+"""The rehearsal model over HTTP. What is answered is decided in `markers`, or in `matching` if there is a script."""
 
 import asyncio
 import contextlib
-import hashlib
 import socket
-import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
-from typing import Any, assert_never
+from pathlib import Path
+from typing import Any, TypeAlias
 
-import orjson
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from adlatus.rehearsal.chat import BadRequestError, ChatRequest, parse, read
-from adlatus.rehearsal.script import (
-    Begin,
-    Fault,
-    Finish,
-    Garble,
-    HangUp,
-    Plan,
-    Refuse,
-    Say,
-    Stall,
-    Wait,
-    plan,
-)
-from adlatus.rehearsal.voice import StreamVoice, Voice, WholeVoice, error_body
+from adlatus.errors import StartupError
+from adlatus.rehearsal import chat, embeddings, markers
+from adlatus.rehearsal.chat import BadRequestError
+from adlatus.rehearsal.matching import Playback
+from adlatus.rehearsal.memory import Entry, Failures, RequestLog
+from adlatus.rehearsal.playing import HANG_UP, Noted, Played, error, json
+from adlatus.rehearsal.script import Script, load
+from adlatus.rehearsal.voice import StreamVoice, Voice, WholeVoice
 
 MODEL = "rehearsal"
-KEPT_REQUESTS = 1_000
-KEPT_BYTES = 64 * 2**20
-KEPT_FAILURES = 10_000
-WRITE_BYTES = 65_536
-HANG_UP = "adlatus.rehearsal.hang_up"
+_Answerer: TypeAlias = Callable[[dict[str, Any], Entry], Awaitable[Response]]
 
 
-def create_app() -> Starlette:
+def create_app(script: Script | None = None) -> Starlette:
     """The ASGI app with a memory of its own. Only the servers of this module let it close a connection (HANG_UP)."""
-    rehearsal = _Rehearsal()
+    rehearsal = _Rehearsal(script)
     app = Starlette(
         routes=[
-            Route("/v1/chat/completions", rehearsal.complete, methods=["POST"]),
+            Route("/v1/chat/completions", rehearsal.logged(rehearsal.complete), methods=["POST"]),
+            Route("/v1/embeddings", rehearsal.logged(rehearsal.embed), methods=["POST"]),
             Route("/v1/models", _list_models),
             Route("/v1/models/{model:path}", _retrieve_model),
             Route("/requests", rehearsal.list_requests),
             Route("/requests", rehearsal.clear_requests, methods=["DELETE"]),
+            Route("/script", rehearsal.list_exchanges),
         ],
         exception_handlers={BadRequestError: _bad_request, HTTPException: _no_route, ClientDisconnect: _nobody},
     )
@@ -62,154 +49,82 @@ def create_app() -> Starlette:
 
 
 @contextlib.asynccontextmanager
-async def running(port: int = 0, host: str = "127.0.0.1") -> AsyncIterator[str]:
-    """Serve in the current event loop and yield the base URL, `http://HOST:PORT/v1`.
+async def running(port: int = 0, host: str = "127.0.0.1", script: Path | None = None) -> AsyncIterator[str]:
+    """Serve in the current event loop and yield the base URL, `http://HOST:PORT/v1`. Raises `StartupError`.
 
     On exit open connections are broken off, so no request, however silent, outlives the block.
     """
-    with socket.create_server((host, port), backlog=2048) as listener:  # listens from now on: nobody has to wait
-        # asyncio sets this only on sockets that name their protocol; without it keep-alive requests take 44 ms.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        server = _GuestServer(_config(host, port))
+    app = create_app(load(script) if script else None)
+    with _listen(host, port) as listener:
+        server = _Server(_config(app))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
-            yield f"http://{host}:{listener.getsockname()[1]}/v1"
+            shown = f"[{host.strip('[]')}]" if ":" in host else host
+            yield f"http://{shown}:{listener.getsockname()[1]}/v1"
         finally:
             server.should_exit = True
             await serving
 
 
-async def serve(host: str, port: int) -> None:
-    """Serve until SIGINT or SIGTERM. Where it listens is logged at level INFO by the logger `uvicorn.error`."""
-    await _Server(_config(host, port)).serve()
-
-
 class _Rehearsal:
-    """One server's memory: the last requests, and which scripted failures have already happened how often."""
+    """What one server answers, and what it remembers."""
 
-    def __init__(self) -> None:
-        self._requests: deque[tuple[int, str, bytes]] = deque()
-        self._kept_bytes = 0
-        self._failures: dict[tuple[bytes, int], int] = {}
+    def __init__(self, script: Script | None) -> None:
+        self._playback = Playback(script) if script else None
+        self._log = RequestLog()
+        self._failures = Failures()
 
-    async def complete(self, request: Request) -> Response:
-        raw = await request.body()
-        body = parse(raw)
-        self._keep(request.url.path, raw)
-        chat = read(body)
-        voice: Voice = StreamVoice(chat) if chat.stream else WholeVoice(chat)
-        return _Answer(plan(chat), voice, partial(self._strikes, chat))
+    def logged(self, answer: _Answerer) -> Callable[[Request], Awaitable[Response]]:
+        """The endpoint that answers JSON in this way, and writes the log."""
+
+        async def endpoint(request: Request) -> Response:
+            raw = await request.body()
+            body = chat.parse(raw)
+            entry = self._log.keep(request.url.path, raw)
+            try:
+                response = await answer(body, entry)
+            except BadRequestError as exc:
+                response = _refused(exc)
+            return Noted(response, entry)
+
+        return endpoint
+
+    async def complete(self, body: dict[str, Any], entry: Entry) -> Response:
+        request = chat.read(body)
+        if self._playback:
+            entry.exchange, plan = self._playback.answer(request)
+        else:
+            plan = markers.plan(request)
+        voice: Voice = StreamVoice(request) if request.stream else WholeVoice(request)
+        return Played(plan, voice, partial(self._failures.strikes, request))
+
+    async def embed(self, body: dict[str, Any], _: Entry) -> Response:
+        # in a thread, because two thousand long inputs take seconds
+        return json(await asyncio.to_thread(embeddings.answer, embeddings.read(body)))
 
     async def list_requests(self, _: Request) -> Response:
-        kept = [{"at": at, "path": path, "body": orjson.Fragment(raw)} for at, path, raw in self._requests]
-        return _json({"object": "list", "data": kept})
+        return json({"object": "list", "data": self._log.entries()})
+
+    async def list_exchanges(self, _: Request) -> Response:
+        if self._playback is None:
+            return error(404, "There is no script: set ADLATUS_REHEARSAL_SCRIPT, or start with --script FILE.")
+        return json({"object": "list", "data": self._playback.exchanges()})
 
     async def clear_requests(self, _: Request) -> Response:
-        self._requests.clear()
-        self._kept_bytes = 0
+        """All that is remembered goes, as if the server had just started."""
+        self._log.clear()
+        self._failures.clear()
+        if self._playback:
+            self._playback.restart()
         return Response(status_code=204)
-
-    def _keep(self, path: str, raw: bytes) -> None:
-        self._requests.append((int(time.time()), path, raw))
-        self._kept_bytes += len(raw)
-        while len(self._requests) > KEPT_REQUESTS or self._kept_bytes > KEPT_BYTES:
-            self._kept_bytes -= len(self._requests.popleft()[2])
-
-    def _strikes(self, chat: ChatRequest, position: int, times: int | None) -> bool:
-        """Whether the failure at this position of the plan befalls this request; if so, that is counted."""
-        if times is None:
-            return True
-        messages = orjson.dumps(chat.messages, option=orjson.OPT_SORT_KEYS)
-        key = (hashlib.sha256(messages).digest(), position)
-        happened = self._failures.get(key, 0)
-        if happened >= times:
-            return False
-        self._failures[key] = happened + 1
-        if len(self._failures) > KEPT_FAILURES:
-            del self._failures[next(iter(self._failures))]
-        return True
-
-
-class _Answer(Response):
-    """One plan, played to one client. The head of the answer is sent with its first bytes, not before."""
-
-    def __init__(self, events: Plan, voice: Voice, strikes: Callable[[int, int | None], bool]) -> None:
-        super().__init__()
-        self._events = events
-        self._voice = voice
-        self._strikes = strikes
-        self._unsent = bytearray()
-        self._begun = False
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        for position, event in enumerate(self._events):
-            match event:
-                case Refuse(times=times) | HangUp(times=times) if not self._strikes(position, times):
-                    continue
-                case Wait(seconds):
-                    await self._flush(send)
-                    if await _gone(receive, seconds):
-                        return
-                case Refuse():
-                    await _refusal(event)(scope, receive, send)
-                    return
-                case Fault(message) if not self._voice.live:
-                    await _error(500, message)(scope, receive, send)
-                    return
-                case HangUp():
-                    await self._flush(send, early=True)
-                    scope["extensions"][HANG_UP]()
-                    await _stay(receive)
-                    return
-                case Stall():
-                    await self._flush(send)
-                    await _stay(receive)
-                    return
-                case Begin() | Say() | Garble():
-                    self._unsent += self._voice.write(event)
-                    if len(self._unsent) > WRITE_BYTES:
-                        await self._flush(send)
-                case Fault() | Finish():
-                    self._unsent += self._voice.write(event)
-                    await self._flush(send, last=True)
-                    return
-                case _:
-                    assert_never(event)
-
-    async def _flush(self, send: Send, *, early: bool = False, last: bool = False) -> None:
-        """Send what is there; a voice that is not live speaks only at the end, or `early` if there will be no end."""
-        if not self._unsent or not (self._voice.live or early or last):
-            return
-        if not self._begun:
-            headers = [(b"content-type", self._voice.media_type.encode()), (b"cache-control", b"no-cache")]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            self._begun = True
-        await send({"type": "http.response.body", "body": bytes(self._unsent), "more_body": not last})
-        self._unsent.clear()
-
-
-async def _gone(receive: Receive, within_s: float) -> bool:
-    """Wait so long, unless the client goes first: then at once True."""
-    try:
-        async with asyncio.timeout(within_s):
-            await _stay(receive)
-    except TimeoutError:
-        return False
-    return True
-
-
-async def _stay(receive: Receive) -> None:
-    """Wait until the client has gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _list_models(_: Request) -> Response:
-    return _json({"object": "list", "data": [_model(MODEL)]})
+    return json({"object": "list", "data": [_model(MODEL), _model(embeddings.MODEL)]})
 
 
 async def _retrieve_model(request: Request) -> Response:
-    return _json(_model(request.path_params["model"]))
+    return json(_model(request.path_params["model"]))
 
 
 def _model(name: str) -> dict[str, Any]:
@@ -218,35 +133,24 @@ def _model(name: str) -> dict[str, Any]:
 
 async def _bad_request(_: Request, exc: Exception) -> Response:
     assert isinstance(exc, BadRequestError)
-    return _error(400, exc.message, param=exc.param)
+    return _refused(exc)
+
+
+def _refused(exc: BadRequestError) -> Response:
+    return error(400, exc.message, param=exc.param, code=exc.code)
 
 
 async def _no_route(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
     called = f"{request.method} {request.url.path}"
     if exc.status_code == 405:
-        return _error(405, f"Not allowed: {called}. Perhaps you meant another HTTP method?", headers=exc.headers)
-    return _error(exc.status_code, f"Invalid URL ({called})")
+        return error(405, f"Not allowed: {called}. Perhaps you meant another HTTP method?", headers=exc.headers)
+    return error(exc.status_code, f"Invalid URL ({called})")
 
 
 async def _nobody(_: Request, __: Exception) -> Response:
     """The client left before it had sent its request: what is answered reaches nobody."""
     return Response(status_code=400)
-
-
-def _refusal(refuse: Refuse) -> Response:
-    message = f"The rehearsal model was told to fail with HTTP status {refuse.status}."
-    headers = {"retry-after": refuse.retry_after} if refuse.retry_after else None
-    return _error(refuse.status, message, code=refuse.code, headers=headers)
-
-
-def _error(status: int, message: str, **rest: Any) -> Response:
-    headers = rest.pop("headers", None)
-    return Response(error_body(status, message, **rest), status, headers, "application/json")
-
-
-def _json(content: object) -> Response:
-    return Response(orjson.dumps(content), media_type="application/json")
 
 
 class _Connection(HttpToolsProtocol):
@@ -258,25 +162,33 @@ class _Connection(HttpToolsProtocol):
 
 
 class _Server(uvicorn.Server):
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
-        await super().shutdown(sockets)
-
-
-class _GuestServer(_Server):
     """A server inside somebody else's event loop, whose signals are not ours."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await super().shutdown(sockets)
 
-def _config(host: str, port: int) -> uvicorn.Config:
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The socket, which listens from now on, so that nobody has to wait for the server."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host.strip("[]"), port), family=family, backlog=2048)
+    except OSError as exc:
+        raise StartupError(f"cannot listen on {host}:{port}: {exc.strerror}. Choose another --port.") from exc
+    # asyncio sets this only on sockets that name their protocol; without it keep-alive requests take 44 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def _config(app: Starlette) -> uvicorn.Config:
     return uvicorn.Config(
-        create_app(),
-        host=host,
-        port=port,
+        app,
         http=_Connection,
         ws="none",
         lifespan="off",

@@ -7,9 +7,9 @@ from typing import Any, Protocol, TypeAlias, assert_never
 import orjson
 
 from adlatus.rehearsal.chat import ChatRequest
-from adlatus.rehearsal.script import Begin, Fault, Finish, Garble, Say, Usage
+from adlatus.rehearsal.plan import Argue, Begin, Call, Fault, Finish, Garble, Say, Usage
 
-Written: TypeAlias = Begin | Say | Garble | Fault | Finish
+Written: TypeAlias = Begin | Say | Call | Argue | Garble | Fault | Finish
 
 
 class Voice(Protocol):
@@ -36,11 +36,18 @@ class StreamVoice:
     def write(self, event: Written) -> bytes:
         going_on = b',"logprobs":null,"finish_reason":null' + self._end
         match event:
-            case Begin():
-                return self._choice + b'{"role":"assistant","content":""}' + going_on
+            case Begin(calls_only):
+                content = b"null" if calls_only else b'""'
+                return self._choice + b'{"role":"assistant","content":' + content + b"}" + going_on
             case Say(tokens):
                 before, after = self._choice + b'{"content":', b"}" + going_on
                 return b"".join([before + orjson.dumps(token) + after for token in tokens])
+            case Call(index, call_id, name):
+                call = {"index": index, "id": call_id, "type": "function", "function": {"name": name, "arguments": ""}}
+                return self._choice + b'{"tool_calls":[' + orjson.dumps(call) + b"]}" + going_on
+            case Argue(index, pieces):
+                before = self._choice + b'{"tool_calls":[{"index":%d,"function":{"arguments":' % index
+                return b"".join([before + orjson.dumps(piece) + b"}}]}" + going_on for piece in pieces])
             case Garble():
                 return b"data: {this is not JSON\n\n"
             case Fault(message):
@@ -55,26 +62,38 @@ class StreamVoice:
 
 
 class WholeVoice:
-    """One chat.completion object, written from left to right so that it can break off anywhere."""
+    """One chat.completion object, written from left to right so that it can break off anywhere. `_close` is what would
+    end the string that is being written, and what lies around it."""
 
     live = False
     media_type = "application/json"
 
     def __init__(self, chat: ChatRequest) -> None:
         self._head = orjson.dumps(_envelope(chat, "chat.completion"))[:-1]
+        self._calls = False
+        self._close = b""
 
     def write(self, event: Written) -> bytes:
         match event:
-            case Begin():
-                return self._head + b',"choices":[{"index":0,"message":{"role":"assistant","refusal":null,"content":"'
-            case Say(tokens):
-                return b"".join([orjson.dumps(token)[1:-1] for token in tokens])
+            case Begin(calls_only):
+                self._close = b"" if calls_only else b'"'
+                content = b"null" if calls_only else b'"'
+                before = b',"choices":[{"index":0,"message":{"role":"assistant","refusal":null,"content":'
+                return self._head + before + content
+            case Say(texts) | Argue(_, texts):
+                return b"".join([orjson.dumps(text)[1:-1] for text in texts])
+            case Call(_, call_id, name):
+                before = self._close + (b"," if self._calls else b',"tool_calls":[')
+                self._calls, self._close = True, b'"}}'
+                call = orjson.dumps({"id": call_id, "type": "function", "function": {"name": name, "arguments": ""}})
+                return before + call.removesuffix(self._close)
             case Garble():
                 return b'"{this is not JSON'
             case Fault(message):
                 return error_body(500, message)
             case Finish(reason, usage):
-                last = b'"},"logprobs":null,"finish_reason":' + orjson.dumps(reason) + b"}]"
+                close = self._close + (b"]" if self._calls else b"")
+                last = close + b'},"logprobs":null,"finish_reason":' + orjson.dumps(reason) + b"}]"
                 return last + (b',"usage":' + _usage(usage) if usage else b"") + b"}"
             case _:
                 assert_never(event)
