@@ -42,6 +42,10 @@ class Schema:
         self.document = document
         self._registry: Registry[Any] = Registry().with_resource("urn:openapi", DRAFT202012.create_resource(document))
 
+    @property
+    def knows_events(self) -> bool:
+        return "AssistantStreamEvent" in self.document["components"]["schemas"]
+
     def operations(self) -> set[Operation]:
         """Every (method, path) of the document."""
         paths: dict[str, Json] = self.document["paths"]

@@ -1,0 +1,210 @@
+"""Made requests: valid ones are never refused for a wrong reason, invalid ones never break the server.
+
+The oracles are OpenAI's schema and the server's own document.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import strategies as st
+
+from tests.contract.making import JSON, REAL, Maker, Request
+from tests.contract.reasons import BY_SCHEMA, OF_BOTH, Reason
+from tests.contract.replay import events_of
+from tests.contract.schema import DEVIATIONS, EXTENSIONS, Schema
+from tests.contract.test_openai_types import TYPES
+from tests.contract.tour import RUN, Operation
+
+ID_NAMES = {placeholder: name for name, placeholder in REAL.items()}
+CANCEL = ("POST", f"{RUN}/cancel")
+OPERATIONS = sorted(TYPES)
+MAX_REFUSAL = 12_000  # an id in a path may be repeated whole, a body may not
+
+
+class World:
+    """Objects of every kind in the project of a test, made anew when a request has used them up."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+        self._ids: dict[str, str] = {}
+
+    def send(self, request: Request) -> httpx.Response:
+        """Fill in the ids of real objects, and send."""
+        if not self._ids:
+            self._make()
+        headers = {} if request.content_type is None else {"content-type": request.content_type}
+        response = self._http.request(
+            request.method,
+            self._real(request.path).removeprefix("/") + (f"?{self._real(request.query)}" if request.query else ""),
+            content=self._real(request.content.decode("latin-1")).encode("latin-1"),
+            headers=headers,
+        )
+        if response.is_success and (request.method == "DELETE" or request.path.endswith("/runs")):
+            self._http.delete(f"threads/{self._ids['thread']}")  # ends a run that is on its way
+            self._ids = {}
+        return response
+
+    def _real(self, text: str) -> str:
+        return re.sub(r"\b(asst|thread|msg|run|step|model)_real\b", lambda found: self._ids[found[1]], text)
+
+    def _make(self) -> None:
+        assistant_id = self._http.post("assistants", json={"model": "m"}).json()["id"]
+        messages = [{"role": "user", "content": "Hello"}]
+        body = {"assistant_id": assistant_id, "thread": {"messages": messages}, "stream": True}
+        events = events_of(self._http.post("threads/runs", json=body).text)
+        self._ids = {"asst": assistant_id, "model": "rehearsal"}
+        for event in events:
+            if event.name in (
+                "thread.created",
+                "thread.message.created",
+                "thread.run.created",
+                "thread.run.step.created",
+            ):
+                self._ids[event.data["id"].partition("_")[0]] = event.data["id"]
+
+
+@pytest.fixture
+def world(http: httpx.Client) -> World:
+    return World(http)
+
+
+@pytest.fixture(scope="session")
+def maker(schema: Schema) -> Maker:
+    return Maker(schema)
+
+
+@pytest.fixture(scope="session")
+def own_maker(own_schema: Schema) -> Maker:
+    return Maker(own_schema)
+
+
+def differences(schema: Schema, operation: Operation, response: httpx.Response) -> set[str]:
+    """What is wrong with an answer: nothing, if the request was accepted; else nothing but that it was refused."""
+    if response.status_code >= 400:
+        return set(_of_refusal(response))
+    if response.headers["content-type"] == JSON:
+        return set(schema.differences(schema.of_answer(operation), response.json())) - set(DEVIATIONS)
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    events = [{"event": event.name, "data": event.data} for event in events_of(response.text)]
+    assert events[-1] == {"event": "done", "data": "[DONE]"}
+    places = dict(schema.of_events()) if schema.knows_events else {}
+    found = (schema.differences(places[event["event"]], event) for event in events if places)
+    return {difference for each in found for difference in each} - set(DEVIATIONS)
+
+
+def _of_refusal(response: httpx.Response) -> Iterator[str]:
+    if response.status_code >= 500 or response.status_code == 409:
+        yield f"status {response.status_code}"
+    if response.headers["content-type"] != JSON:
+        yield f"content-type {response.headers['content-type']}"
+    match response.json():
+        case {"error": {"message": str(told), "type": "invalid_request_error", "param": param, "code": code} as error}:
+            if not told or len(error) != 4 or len(response.json()) != 1 or len(response.text) > MAX_REFUSAL:
+                yield f"body {response.text}"
+            if not isinstance(param, str | None) or not isinstance(code, str | None):
+                yield f"body {response.text}"
+        case _:
+            yield f"body {response.text}"
+
+
+EXAMPLES = pytest.mark.parametrize(
+    "examples",
+    [
+        pytest.param(4, id="few"),
+        pytest.param(30, id="more", marks=pytest.mark.slow),
+        pytest.param(1000, id="many", marks=pytest.mark.nightly),
+    ],
+)
+each_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=" ".join)
+
+
+def for_all(requests: st.SearchStrategy[Request], examples: int, check: Callable[[Request], None]) -> None:
+    """Check that many requests, the same each time."""
+
+    def noted(request: Request) -> None:
+        note(str(request)[:MAX_REFUSAL])
+        check(request)
+
+    given(requests)(
+        settings(
+            max_examples=examples,
+            derandomize=True,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate, Phase.shrink],
+            suppress_health_check=list(HealthCheck),
+        )(noted)
+    )()
+
+
+@EXAMPLES
+@each_operation
+def test_requests_that_the_schema_allows_are_accepted_or_refused_for_a_reason(
+    world: World, schema: Schema, maker: Maker, operation: Operation, examples: int
+) -> None:
+    if operation in EXTENSIONS:
+        pytest.skip("the schema does not know it")
+
+    accepted = 0
+
+    def check(request: Request) -> None:
+        nonlocal accepted
+        response = world.send(request)
+        accepted += response.is_success
+        assert differences(schema, operation, response) == set()
+        assert response.is_success or any(reason.fits(response) for reason in OF_BOTH + BY_SCHEMA), response.text
+
+    for_all(maker.valid(operation), examples, check)
+    assert accepted or operation == CANCEL  # whose run has ended
+
+
+@EXAMPLES
+@each_operation
+def test_requests_that_the_server_says_it_allows_are_accepted_or_refused_for_a_reason(
+    world: World, own_schema: Schema, own_maker: Maker, operation: Operation, examples: int
+) -> None:
+    def check(request: Request) -> None:
+        response = world.send(request)
+        assert differences(own_schema, operation, response) == set()
+        assert response.is_success or any(reason.fits(response) for reason in OF_BOTH), response.text
+
+    for_all(own_maker.valid(operation), examples, check)
+
+
+@EXAMPLES
+@each_operation
+def test_spoiled_requests_never_break_the_server(
+    world: World, own_schema: Schema, own_maker: Maker, operation: Operation, examples: int
+) -> None:
+    def check(request: Request) -> None:
+        response = world.send(request)
+        sent = (request.method, operation[1])
+        if sent not in OPERATIONS or not _allowed(own_schema, sent, request):
+            assert not response.is_success
+        assert differences(own_schema, sent, response) == set()
+
+    for_all(own_maker.spoiled(operation), examples, check)
+
+
+def _allowed(schema: Schema, operation: Operation, request: Request) -> bool:
+    """Whether the document allows the body."""
+    described = schema.body(operation)
+    if described is None or not request.content.strip():
+        return True
+    try:
+        body = json.loads(request.content)
+    except (ValueError, RecursionError):
+        return False
+    return request.content_type == JSON and not list(schema.differences(described["$ref"], body))
+
+
+@pytest.mark.parametrize("reason", OF_BOTH + BY_SCHEMA, ids=str)
+def test_each_reason_is_one_for_refusing_what_the_schema_allows(world: World, schema: Schema, reason: Reason) -> None:
+    request = reason.example
+    path = re.sub(r"\w+_real", lambda found: f"{{{ID_NAMES[found[0]]}}}", request.path)
+    assert not request.content or _allowed(schema, (request.method, path), request)
+    assert reason.fits(world.send(request))
