@@ -1,0 +1,204 @@
+"""Why the server may refuse a request that a document allows: the whole list, with a request for each."""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from tests.contract.making import JSON, REAL, Request
+from tests.contract.tour import MESSAGES, RUN, RUNS
+
+MAX_INTEGER = 2_147_483_647
+WHOLE = r"(max_num_results|max_(prompt|completion)_tokens|last_messages)"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a request that a document allows may be refused, and a request that is. Texts are whole regexes."""
+
+    why: str
+    example: Request
+    message: str
+    param: str | None = None
+    code: str | None = None
+    status: int = 400
+
+    def __str__(self) -> str:
+        return self.why
+
+    def fits(self, response: httpx.Response) -> bool:
+        error = response.json()["error"]
+        return response.status_code == self.status and all(
+            told is None if pattern is None else re.fullmatch(pattern, told or "", re.DOTALL) is not None
+            for pattern, told in (
+                (self.message, error["message"]),
+                (self.param, error["param"]),
+                (self.code, error["code"]),
+            )
+        )
+
+
+def get(path: str, query: str = "") -> Request:
+    return Request("GET", path.format(**REAL), query)
+
+
+def post(path: str, **body: Any) -> Request:
+    return Request("POST", path.format(**REAL), "", json.dumps(body).encode(), JSON)
+
+
+def assistant(**fields: Any) -> Request:
+    return post("/assistants", model="m", **fields)
+
+
+def message(**fields: Any) -> Request:
+    return post(MESSAGES, **{"role": "user", "content": "x"} | fields)
+
+
+def run(**fields: Any) -> Request:
+    return post(RUNS, **{"assistant_id": REAL["assistant_id"]} | fields)
+
+
+def function(**fields: Any) -> Request:
+    return assistant(tools=[{"type": "function", "function": fields}])
+
+
+OF_BOTH = [
+    Reason(
+        "the id is of no object",
+        get("/assistants/asst_x"),
+        r"No (assistant|thread|message|run|run step) found with id '.*'\.",
+        status=404,
+    ),
+    Reason(
+        "the id is of another kind",
+        get("/threads/x"),
+        r"Invalid '\w+_id': '.*'\. Expected an ID that begins with '(asst|thread|msg|run|step)'\.",
+        r"\w+_id",
+        "invalid_value",
+    ),
+    Reason(
+        "the model is none",
+        get("/models/none"),
+        r"The model '.*' does not exist",
+        "model",
+        "model_not_found",
+        status=404,
+    ),
+    Reason(
+        "the router lets no line break into the name of a model",
+        get("/models/a%0Ab"),
+        r"Invalid URL \(GET /v1/models/.*\) \(HINT: .*\)\.",
+        status=404,
+    ),
+    Reason(
+        "the run has ended",
+        Request("POST", f"{RUN}/cancel".format(**REAL)),
+        r"Cannot cancel run with status 'completed'\.",
+    ),
+    Reason(
+        "the database keeps no NUL characters",
+        message(content="\0"),
+        r"Strings must not hold the NUL character \(\\u0000\)\.",
+        code="invalid_value",
+    ),
+    Reason(
+        "the database keeps no NUL characters, so none is looked for",
+        get("/assistants", "after=%00"),
+        r"Paths and query strings must not hold the NUL character \(%00\)\.",
+    ),
+    Reason(
+        "vector stores wait for issue 5",
+        post("/threads", tool_resources={"file_search": {"vector_stores": [{}]}}),
+        r"Vector stores are not offered by this version of the server: leave out '(.*)\.vector_stores'\.",
+        r"(thread\.)?tool_resources\.file_search",
+        "unsupported_value",
+    ),
+    Reason(
+        "a decimal without a fraction is an integer for the schema only",
+        run(max_prompt_tokens=300.0),
+        r"Invalid type for '(.*)': expected an integer, but got a decimal instead\.",
+        rf".*{WHOLE}",
+        "invalid_type",
+    ),
+]
+BY_SCHEMA = [
+    Reason(
+        "the schema says how much metadata there may be in prose only",
+        assistant(metadata={str(number): "" for number in range(17)}),
+        r"Invalid '(.*)': too many properties\. Expected an object with at most 16 properties, but got .*",
+        r"(.*\.)?metadata",
+        "object_above_max_properties",
+    ),
+    Reason(
+        "the schema says how long metadata may be in prose only",
+        assistant(metadata={"k": "v" * 513}),
+        r"Invalid '(.*)': string too long\. Expected a string with maximum length 512, but got .*",
+        r"(.*\.)?metadata\..*",
+        "string_above_max_length",
+    ),
+    Reason(
+        "the schema says how long names of metadata may be in prose only",
+        assistant(metadata={"k" * 65: "v"}),
+        r"Invalid property name in '.*': '.*' is too long\. Expected a string with maximum length 64, but got .*",
+        r"(.*\.)?metadata\..*",
+        "property_name_above_max_length",
+    ),
+    Reason(
+        "the schema says what a limit may be in prose only",
+        get("/assistants", "limit=101"),
+        r"Invalid 'limit': integer (above maximum|below minimum) value\. Expected a value (<= 100|>= 1), but got .*",
+        "limit",
+        "integer_(above_max|below_min)_value",
+    ),
+    Reason(
+        "the schema says what a name may be in prose only",
+        function(name="no spaces"),
+        r"Invalid '(.*)': string does not match pattern\. Expected a string that matches the pattern '.*'\.",
+        r".*(function|json_schema)\.name",
+        "invalid_value",
+    ),
+    Reason(
+        "the schema says how long a name may be in prose only",
+        function(name="n" * 65),
+        r"Invalid '(.*)': string too long\. Expected a string with maximum length 64, but got .*",
+        r".*(function|json_schema)\.name",
+        "string_above_max_length",
+    ),
+    Reason(
+        "nothing is named by an empty string",
+        run(model=""),
+        r"Invalid '(.*)': string too short\. Expected a string with minimum length 1, but got an empty string.*",
+        r"(.*\.)?(model|assistant_id|file_id|url)",
+        "string_below_min_length",
+    ),
+    Reason(
+        "the database's integers end somewhere",
+        run(max_completion_tokens=MAX_INTEGER + 1),
+        rf"Invalid '.*': integer above maximum value\. Expected a value <= {MAX_INTEGER}, but got .*",
+        r"max_(prompt|completion)_tokens",
+        "integer_above_max_value",
+    ),
+    Reason(
+        "the schema says of the array of attachments what is required of each",
+        message(attachments=[{"tools": []}]),
+        r"Missing required parameter: '.*attachments\[\d+\]\.(file_id|tools)'\.",
+        r"(.*\.)?attachments\[\d+\]\.(file_id|tools)",
+        "missing_required_parameter",
+    ),
+    Reason(
+        "only a function is named by `tool_choice.function`",
+        run(tool_choice={"type": "file_search", "function": {"name": "f"}}),
+        r"Unknown parameter: 'tool_choice\.function'\.",
+        r"tool_choice\.function",
+        "unknown_parameter",
+    ),
+    Reason(
+        "a function is named by `tool_choice.function` only",
+        run(tool_choice={"type": "function"}),
+        r"Missing required parameter: 'tool_choice\.function'\.",
+        r"tool_choice\.function",
+        "missing_required_parameter",
+    ),
+]
