@@ -5,10 +5,13 @@ Owns time limits, retries and the meaning of upstream errors; knows nothing of r
 
 import asyncio
 import random
+import re
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import count
+from typing import Any
 
 import aiohttp
 import httpx
@@ -16,6 +19,7 @@ import orjson
 import structlog
 from httpx_aiohttp import AiohttpTransport
 
+from adlatus.backends import faults
 from adlatus.settings import is_loopback
 
 log = structlog.get_logger(__name__)
@@ -30,11 +34,16 @@ BACKOFF_S = 0.5
 MAX_WAIT_S = 20.0
 """A `retry-after` above this is not waited for."""
 
+LOADING_S = 60.0
+"""How long a server that is still loading its model is waited for; the run's own deadline may come first."""
+
+LOADING_POLL_S = 0.5
+
 
 class ModelError(Exception):
     """The model gave no answer, or only a part of one. `code` is one of a run's `last_error.code`."""
 
-    def __init__(self, message: str, code: Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]) -> None:
+    def __init__(self, message: str, code: faults.Code) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
@@ -43,10 +52,14 @@ class ModelError(Exception):
 class _Again(Exception):  # noqa: N818 - not an error yet
     """This attempt failed in a way that another may not."""
 
-    def __init__(self, error: ModelError, wait_s: float | None = None) -> None:
+    def __init__(
+        self, error: ModelError, wait_s: float | None = None, *, loading: bool = False, without: str | None = None
+    ) -> None:
         super().__init__(error.message)
         self.error = error
         self.wait_s = wait_s
+        self.loading = loading
+        self.without = without
 
 
 @dataclass(frozen=True)
@@ -71,14 +84,16 @@ class Llm:
     async def stream(self, request: Json) -> AsyncGenerator[list[Chunk]]:
         """The chunks of an answer, in the batches in which they arrive.
 
-        429, 5xx and connection errors are tried again with backoff as long as nothing has arrived.
+        429, 5xx and connection errors are tried again with backoff as long as nothing has arrived; a server that is
+        loading its model for a minute. A parameter that only its default put there is left out if the model refuses it.
         """
         request = request | {
             "model": self.endpoint.model or request["model"],
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        for attempt in range(1, ATTEMPTS + 1):
+        loading_until = time.monotonic() + LOADING_S
+        for attempt in count(1):
             begun = False
             try:
                 async for chunks in self._attempt(request):
@@ -86,9 +101,15 @@ class Llm:
                     yield chunks
             except _Again as again:
                 wait_s = _wait_s(attempt, again.wait_s)
-                if begun or attempt == ATTEMPTS or wait_s is None:
+                last = time.monotonic() >= loading_until if again.loading else attempt >= ATTEMPTS
+                if begun or last or wait_s is None:
                     raise again.error from again
-                log.warning("model request failed, trying again", error=again.error.message, wait_s=round(wait_s, 2))
+                if again.without:
+                    request = {name: value for name, value in request.items() if name != again.without}
+                if attempt == 1 or not again.loading:
+                    log.warning(
+                        "model request failed, trying again", error=again.error.message, wait_s=round(wait_s, 2)
+                    )
                 await asyncio.sleep(wait_s)
             else:
                 return
@@ -97,28 +118,22 @@ class Llm:
         """What the endpoint's `GET /models` lists."""
         try:
             response = await self._client.get("/models", timeout=CONNECT_S)
-            if response.status_code != httpx.codes.OK:
-                raise _refusal(response.status_code, response.content, self.endpoint, "").error
-            listed = orjson.loads(response.content)
-            return [model for model in listed["data"] if isinstance(model.get("id"), str)]
-        except (
-            httpx.HTTPError,
-            aiohttp.ClientError,
-            orjson.JSONDecodeError,
-            KeyError,
-            TypeError,
-            AttributeError,
-        ) as error:
+        except (httpx.HTTPError, aiohttp.ClientError) as error:
             raise _unreachable(self.endpoint, error) from error
+        if response.status_code != httpx.codes.OK:
+            raise _refusal(response.status_code, response.content, self.endpoint, {}, response).error
+        try:
+            listed = orjson.loads(response.content)["data"] or []  # Ollama without models lists null
+            return [model for model in listed if isinstance(model.get("id"), str)]
+        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise _not_a_model(self.endpoint, response) from error
 
     async def _attempt(self, request: Json) -> AsyncGenerator[list[Chunk]]:
         answering = finished = False
         try:
             async with self._client.stream("POST", "/chat/completions", content=orjson.dumps(request)) as response:
                 if response.status_code != httpx.codes.OK:
-                    raise _refusal(
-                        response.status_code, await response.aread(), self.endpoint, request["model"], response
-                    )
+                    raise _refusal(response.status_code, await response.aread(), self.endpoint, request, response)
                 answering = True
                 async for lines in _sse_data(response):
                     chunks, done, error = _parse(lines)
@@ -190,7 +205,7 @@ def _parse(lines: list[bytes]) -> tuple[list[Chunk], bool, ModelError | None]:
         if not isinstance(chunk, dict):
             return chunks, False, ModelError("The model endpoint sent a chunk that is not an object.", "server_error")
         if chunk.get("error"):
-            said = f"The model endpoint reported an error: {_message(chunk)}"
+            said = f"The model endpoint reported an error: {faults.of(chunk).said}"
             return chunks, False, ModelError(said, "server_error")
         chunks.append(chunk)
     return chunks, False, None
@@ -201,36 +216,64 @@ def _finishes(chunk: Chunk) -> bool:
     return isinstance(choices, list) and any(isinstance(c, dict) and c.get("finish_reason") for c in choices)
 
 
-def _refusal(
-    status: int, content: bytes, endpoint: Endpoint, model: str, response: httpx.Response | None = None
-) -> _Again:
+def _not_a_model(endpoint: Endpoint, response: httpx.Response) -> ModelError:
+    """Something answers there, with success, but not as a model does: a login page, another program."""
+    kind = response.headers.get("content-type", "nothing").partition(";")[0]
+    return ModelError(
+        f"The model endpoint{_named(endpoint)} answered with {kind}, not as a model endpoint does: check "
+        "ADLATUS_MODEL_BASE_URL, which usually ends in /v1, and what stands between here and there.",
+        "server_error",
+    )
+
+
+def _refusal(status: int, content: bytes, endpoint: Endpoint, request: Json, response: httpx.Response) -> _Again:
     """What an HTTP status other than 200 means. Wrapped in `_Again` only where another attempt may help."""
-    try:
-        said = _message(orjson.loads(content))
-    except orjson.JSONDecodeError:
-        said = content[:200].decode(errors="replace").strip()
+    fault = faults.read(content)
     where = f"The model endpoint{_named(endpoint)}"
     match status:
-        case 429:
-            retry_after = response.headers.get("retry-after", "") if response else ""
-            wait_s = float(retry_after) if retry_after.replace(".", "", 1).isdigit() else None
-            return _Again(ModelError(said or "Rate limit reached for the model.", "rate_limit_exceeded"), wait_s)
-        case 401 | 403:
-            raise ModelError(
-                f"{where} refused its API key ({status}): check ADLATUS_MODEL_API_KEY. It said: {said}", "server_error"
-            )
-        case 404:
-            raise ModelError(
-                f"{where} does not know the model '{model}' (404): name one that it has, or set ADLATUS_MODEL. "
-                f"It said: {said}",
-                "server_error",
-            )
-        case 400 | 413 | 422:
-            raise ModelError(f"{where} refused the request ({status}): {said}", "invalid_prompt")
+        case 429 if not fault.out_of_quota:
+            error = ModelError(fault.said or "Rate limit reached for the model.", "rate_limit_exceeded")
+            return _Again(error, _asked_wait_s(response, fault))
+        case 400 if without := fault.unwanted_default(request):
+            return _Again(ModelError(f"{where} refused {without}: {fault.said}", "invalid_prompt"), 0, without=without)
+        case 503 if fault.loading:
+            said = f"{where} is still loading its model ({status}): wait until it has, then run again. It said: "
+            return _Again(ModelError(said + fault.said, "server_error"), LOADING_POLL_S, loading=True)
         case _ if status >= 500 or status == httpx.codes.REQUEST_TIMEOUT:
-            return _Again(ModelError(f"{where} failed ({status}): {said}", "server_error"))
+            return _Again(ModelError(f"{where} failed ({status}): {fault.said}", "server_error"))
         case _:
-            raise ModelError(f"{where} answered with status {status}: {said}", "server_error")
+            raise _final(status, fault, where, request.get("model"), response)
+
+
+def _final(status: int, fault: faults.Fault, where: str, model: str | None, response: httpx.Response) -> ModelError:
+    """A refusal that another attempt would meet again. `model` is None where no model was asked for."""
+    match status:
+        case 402 | 429:
+            return ModelError(fault.said or "The quota of the model endpoint is used up.", "rate_limit_exceeded")
+        case 401 | 403:
+            what = f"refused its API key ({status}): check ADLATUS_MODEL_API_KEY."
+        case 400 | 404 if model and fault.of_the_model(status):
+            what = f"does not know the model '{model}' ({status}): name one that it has, or set ADLATUS_MODEL."
+        case 404:
+            what = "has nothing at this address (404): check ADLATUS_MODEL_BASE_URL, which usually ends in /v1."
+        case 400 | 413 | 422:
+            return ModelError(f"{where} refused the request ({status}): {fault.said}", "invalid_prompt")
+        case 301 | 302 | 303 | 307 | 308:
+            location = response.headers.get("location", "elsewhere")[:200]
+            what = f"redirects to {location} ({status}), which is not followed: correct ADLATUS_MODEL_BASE_URL."
+        case 201 | 202 | 204:
+            what = f"answered with status {status}, not as a model endpoint does: check ADLATUS_MODEL_BASE_URL."
+        case _:
+            return ModelError(f"{where} answered with status {status}: {fault.said}", "server_error")
+    return ModelError(f"{where} {what} It said: {fault.said}" if fault.said else f"{where} {what}", "server_error")
+
+
+def _asked_wait_s(response: httpx.Response, fault: faults.Fault) -> float | None:
+    """The seconds that a server asks to wait: in OpenAI's and Azure's exact header, the standard one, or in words."""
+    for header, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        if re.fullmatch(r"\d+(\.\d+)?", value := response.headers.get(header, ""), re.ASCII):
+            return float(value) * unit_s
+    return fault.asked_wait_s
 
 
 def _unreachable(endpoint: Endpoint, error: Exception) -> ModelError:
@@ -243,17 +286,6 @@ def _unreachable(endpoint: Endpoint, error: Exception) -> ModelError:
 
 def _named(endpoint: Endpoint) -> str:
     return f" ({endpoint.name})" if endpoint.name else ""
-
-
-def _message(parsed: object) -> str:
-    """The words of an error body: OpenAI's shape, or what other servers send instead."""
-    if isinstance(parsed, dict):
-        error = parsed.get("error", parsed.get("detail", parsed.get("message")))
-        if isinstance(error, dict):
-            error = error.get("message")
-        if isinstance(error, str):
-            return error[:500]
-    return orjson.dumps(parsed)[:200].decode(errors="replace")
 
 
 def _wait_s(attempt: int, asked: float | None) -> float | None:
