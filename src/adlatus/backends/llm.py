@@ -8,7 +8,7 @@ import random
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -129,21 +129,28 @@ class Llm:
             raise _not_a_model(self.endpoint, response) from error
 
     async def _attempt(self, request: Json) -> AsyncGenerator[list[Chunk]]:
-        answering = finished = False
+        answering = begun = finished = False
+        gave_up: str | None = None
         try:
             async with self._client.stream("POST", "/chat/completions", content=orjson.dumps(request)) as response:
                 if response.status_code != httpx.codes.OK:
                     raise _refusal(response.status_code, await response.aread(), self.endpoint, request, response)
                 answering = True
-                async for lines in _sse_data(response):
-                    chunks, done, error = _parse(lines)
-                    finished = finished or done or any(_finishes(chunk) for chunk in chunks)
-                    if chunks:
-                        yield chunks
-                    if error:
-                        raise _Again(error)
-                    if done:
-                        return
+                async with aclosing(_sse_data(response)) as batches:
+                    async for lines in batches:
+                        chunks, done, error = _parse(lines)
+                        reasons = [reason for chunk in chunks if (reason := _finish_reason(chunk))]
+                        begun = begun or any("choices" in chunk for chunk in chunks)
+                        finished = finished or bool(reasons) or (done and begun)
+                        gave_up = next((reason for reason in reasons if reason in _GAVE_UP), gave_up)
+                        if chunks:
+                            yield chunks
+                        if error:
+                            raise error if error.code == "invalid_prompt" else _Again(error)
+                        if done:
+                            break
+                if not begun and not _is_stream(response):
+                    raise _not_a_model(self.endpoint, response)
         except httpx.ReadTimeout as error:
             raise _Again(
                 ModelError(f"The model endpoint{_named(self.endpoint)} did not answer in time.", "server_error")
@@ -151,12 +158,8 @@ class Llm:
         except (httpx.HTTPError, aiohttp.ClientError) as error:
             if not answering:
                 raise _Again(_unreachable(self.endpoint, error)) from error
-        if not finished:
-            raise _Again(
-                ModelError(
-                    f"The model endpoint{_named(self.endpoint)} broke off in the middle of its answer.", "server_error"
-                )
-            )
+        if gave_up or not finished:  # told at the end, for the usage still comes after a reason
+            raise _Again(_not_whole(self.endpoint, begun, gave_up))
 
 
 @asynccontextmanager
@@ -181,15 +184,35 @@ async def open_llm(endpoint: Endpoint, *, timeout_s: float = 120) -> AsyncIterat
         yield Llm(client, endpoint)
 
 
-async def _sse_data(response: httpx.Response) -> AsyncIterator[list[bytes]]:
-    """The payloads of the `data:` lines, in the batches in which the network delivers them."""
-    rest = b""
+async def _sse_data(response: httpx.Response) -> AsyncGenerator[list[bytes]]:
+    """The payloads of a stream's lines, in the batches in which the network delivers them.
+
+    A body that is one JSON object is one payload: some gateways overlook that a stream was asked for.
+    """
+    rest, begun, whole = b"", False, False
     async for piece in response.aiter_raw() if "content-encoding" not in response.headers else response.aiter_bytes():
-        *lines, rest = (rest + piece).split(b"\n")
-        if data := [line[5:].strip() for line in lines if line.startswith(b"data:")]:
+        rest += piece
+        if not begun:
+            head = rest.lstrip()
+            begun, whole = bool(head), head.startswith(b"{")
+        if whole:
+            continue
+        *lines, rest = rest.split(b"\n")
+        if data := [payload for line in lines if (payload := _payload(line))]:
             yield data
-    if rest.startswith(b"data:"):
-        yield [rest[5:].strip()]
+    if payload := rest if whole else _payload(rest):
+        yield [payload]
+
+
+def _payload(line: bytes) -> bytes:
+    """What a line of a stream carries: nothing if it is a comment, a field of no interest or empty."""
+    if line.startswith(b"data:"):
+        return line[5:].strip()
+    if line.startswith(b"{"):  # an error without its `data:`, which servers write that fail outside of their streaming
+        return line.strip()
+    if line.startswith(b"error:"):  # llama.cpp until 2025
+        return b'{"error":' + line[6:].strip() + b"}"
+    return b""
 
 
 def _parse(lines: list[bytes]) -> tuple[list[Chunk], bool, ModelError | None]:
@@ -204,16 +227,34 @@ def _parse(lines: list[bytes]) -> tuple[list[Chunk], bool, ModelError | None]:
             return chunks, False, ModelError("The model endpoint sent a line that is not JSON.", "server_error")
         if not isinstance(chunk, dict):
             return chunks, False, ModelError("The model endpoint sent a chunk that is not an object.", "server_error")
-        if chunk.get("error"):
-            said = f"The model endpoint reported an error: {faults.of(chunk).said}"
-            return chunks, False, ModelError(said, "server_error")
+        if faults.is_fault(chunk):
+            fault = faults.of(chunk)
+            return chunks, False, ModelError(f"The model endpoint reported an error: {fault.said}", fault.code)
         chunks.append(chunk)
     return chunks, False, None
 
 
-def _finishes(chunk: Chunk) -> bool:
+_GAVE_UP = {"abort", "error"}
+"""Finish reasons of an answer that is not whole although its stream ends in good order: vLLM's, and OpenRouter's."""
+
+
+def _finish_reason(chunk: Chunk) -> str | None:
     choices = chunk.get("choices")
-    return isinstance(choices, list) and any(isinstance(c, dict) and c.get("finish_reason") for c in choices)
+    if not isinstance(choices, list):
+        return None
+    reasons = (choice.get("finish_reason") for choice in choices if isinstance(choice, dict))
+    return next((reason for reason in reasons if reason and isinstance(reason, str)), None)
+
+
+def _is_stream(response: httpx.Response) -> bool:
+    kind: str = response.headers.get("content-type", "text/event-stream")
+    return kind.startswith("text/event-stream")
+
+
+def _not_whole(endpoint: Endpoint, begun: bool, gave_up: str | None) -> ModelError:
+    how = "broke off in the middle of its answer" if begun else "ended its answer before it began"
+    how = f"gave up its answer ({gave_up})" if gave_up else how
+    return ModelError(f"The model endpoint{_named(endpoint)} {how}.", "server_error")
 
 
 def _not_a_model(endpoint: Endpoint, response: httpx.Response) -> ModelError:
