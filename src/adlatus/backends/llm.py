@@ -8,7 +8,7 @@ import random
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -38,6 +38,12 @@ LOADING_S = 60.0
 """How long a server that is still loading its model is waited for; the run's own deadline may come first."""
 
 LOADING_POLL_S = 0.5
+READ_ON_S = 0.25
+"""How long the end of a body is waited for after `[DONE]`. It is what lets the connection be used again."""
+
+KEEP_ALIVE_S = 3.0
+"""How long an idle connection is kept: less than the 5 s after which uvicorn and llama.cpp close it, because a
+request that meets the closing has to be sent again."""
 
 
 class ModelError(Exception):
@@ -148,6 +154,7 @@ class Llm:
                         if error:
                             raise error if error.code == "invalid_prompt" else _Again(error)
                         if done:
+                            await _read_on(batches)
                             break
                 if not begun and not _is_stream(response):
                     raise _not_a_model(self.endpoint, response)
@@ -176,7 +183,7 @@ async def open_llm(endpoint: Endpoint, *, timeout_s: float = 120) -> AsyncIterat
         headers=headers,
         # httpx's own transport costs about twice the CPU per streamed chunk
         # 0 is no limit: with None the transport would leave aiohttp's own default of 100 in place
-        transport=AiohttpTransport(limits=httpx.Limits(max_connections=0)),
+        transport=AiohttpTransport(limits=httpx.Limits(max_connections=0, keepalive_expiry=KEEP_ALIVE_S)),
         timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
         follow_redirects=False,
         trust_env=not is_loopback(httpx.URL(endpoint.base_url).host),  # proxies are for what is elsewhere
@@ -213,6 +220,14 @@ def _payload(line: bytes) -> bytes:
     if line.startswith(b"error:"):  # llama.cpp until 2025
         return b'{"error":' + line[6:].strip() + b"}"
     return b""
+
+
+async def _read_on(batches: AsyncGenerator[list[bytes]]) -> None:
+    """Read to the end of the body, which comes at once unless the server has more to do."""
+    with suppress(TimeoutError, httpx.HTTPError, aiohttp.ClientError):
+        async with asyncio.timeout(READ_ON_S):
+            async for _ in batches:
+                pass
 
 
 def _parse(lines: list[bytes]) -> tuple[list[Chunk], bool, ModelError | None]:
