@@ -109,7 +109,7 @@ def of(parsed: Any) -> Fault:
 
 
 def is_fault(chunk: dict[str, Any]) -> bool:
-    """Whether a chunk of a stream is an error in its place: with `error`, or as vLLM before 0.10 sent it."""
+    """Whether a chunk of a stream is an error in its place: with `error`, or as older versions of vLLM send it."""
     return bool(chunk.get("error")) or chunk.get("object") == "error"
 
 

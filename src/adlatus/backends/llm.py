@@ -217,7 +217,7 @@ def _payload(line: bytes) -> bytes:
         return line[5:].strip()
     if line.startswith(b"{"):  # an error without its `data:`, which servers write that fail outside of their streaming
         return line.strip()
-    if line.startswith(b"error:"):  # llama.cpp until 2025
+    if line.startswith(b"error:"):  # older builds of llama.cpp
         return b'{"error":' + line[6:].strip() + b"}"
     return b""
 
