@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import asyncpg
 import httpx
 
-from adlatus.backends.llm import Llm, ModelError
+from adlatus.backends.llm import Llm
 from adlatus.backends.postgres import attach
+from adlatus.backends.refusals import ModelError
 from adlatus.backends.routing import Endpoint
 from adlatus.backends.upstreams import open_clients
 from adlatus.errors import StartupError

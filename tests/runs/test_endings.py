@@ -219,12 +219,12 @@ ENDPOINT = "The model endpoint (rehearsal)"
         (
             401,
             "server_error",
-            f"{ENDPOINT} refused its API key (401): check ADLATUS_MODEL_API_KEY. It said: {TOLD_TO_FAIL}",
+            f"{ENDPOINT} refused its API key (401): check ADLATUS_MODEL_API_KEY.",
         ),
         (
             403,
             "server_error",
-            f"{ENDPOINT} refused its API key (403): check ADLATUS_MODEL_API_KEY. It said: {TOLD_TO_FAIL}",
+            f"{ENDPOINT} refused its API key (403): check ADLATUS_MODEL_API_KEY.",
         ),
         (
             404,

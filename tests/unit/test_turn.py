@@ -42,6 +42,24 @@ def test_any_batching_gives_the_same_turn(cut: int) -> None:
     assert turn.finish_reason == "stop"
 
 
+def test_a_refusal_is_text_and_reasoning_is_none() -> None:
+    turn = Turn()
+    said = (
+        {"reasoning_content": "Hm."},
+        {"reasoning": "Hm."},
+        {"content": "", "refusal": "No, "},
+        {"refusal": "Jane."},
+    )
+    assert turn.fold({"choices": [{"index": 0, "delta": delta}]} for delta in said) == ["No, ", "Jane."]
+
+
+def test_a_whole_message_in_the_place_of_deltas_is_the_answer() -> None:
+    turn = Turn()
+    message = {"role": "assistant", "content": "Hello", "refusal": None}
+    assert turn.fold([{"choices": [{"index": 0, "message": message, "finish_reason": "length"}]}]) == ["Hello"]
+    assert turn.finish_reason == "length"
+
+
 def test_usage_is_spelled_as_the_original_did() -> None:
     turn = Turn()
     turn.fold(ANSWER)
@@ -64,6 +82,9 @@ def test_usage_is_spelled_as_the_original_did() -> None:
         {"choices": [None, 3, "x"]},
         {"choices": [{"delta": None}]},
         {"choices": [{"delta": {"content": 5}}]},
+        {"choices": [{"delta": {"content": None}, "finish_reason": ""}]},
+        {"choices": [{"content_filter_results": {}, "finish_reason": None}]},
+        {"choices": [{"message": "text"}]},
         {"choices": [{"delta": {"content": ["a"]}, "finish_reason": 4}]},
         {"usage": 7},
         {"usage": {"prompt_tokens": "many"}},

@@ -7,9 +7,11 @@ import structlog
 from fastapi import Response
 
 from adlatus.api.deps import Opened, json_response, keyed_router
-from adlatus.backends.llm import Json, Llm, ModelError
+from adlatus.backends.llm import Llm
+from adlatus.backends.refusals import ModelError
 from adlatus.backends.routing import Endpoint, Route
 from adlatus.errors import Forbidden, NotFound, Unavailable
+from adlatus.wire.common import Json
 from adlatus.wire.models import ListModelsResponse, Model
 
 log = structlog.get_logger(__name__)

@@ -15,6 +15,10 @@ from adlatus.settings import is_loopback
 log = structlog.get_logger(__name__)
 
 CONNECT_S = 10.0
+KEEP_ALIVE_S = 3.0
+"""How long an idle connection is kept: less than the 5 s after which uvicorn and llama.cpp close it, because a
+request that meets the closing has to be sent again."""
+
 TRANSPORT_ERRORS = (httpx.HTTPError, aiohttp.ClientError)
 """What a client raises when an endpoint cannot be reached, or leaves in the middle of its answer."""
 
@@ -34,7 +38,7 @@ def _client(endpoint: Endpoint) -> httpx.AsyncClient:
         headers={"content-type": "application/json", **endpoint.headers},
         # httpx's own transport costs about twice the CPU per streamed chunk
         # 0 is no limit: with None the transport would leave aiohttp's own default of 100 in place
-        transport=AiohttpTransport(limits=httpx.Limits(max_connections=0)),
+        transport=AiohttpTransport(limits=httpx.Limits(max_connections=0, keepalive_expiry=KEEP_ALIVE_S)),
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # one client's would go with another's requests
         timeout=httpx.Timeout(endpoint.timeout_s, connect=CONNECT_S),
         follow_redirects=False,

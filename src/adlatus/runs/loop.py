@@ -8,7 +8,7 @@ from typing import assert_never
 
 import structlog
 
-from adlatus.backends.llm import ModelError
+from adlatus.backends.refusals import ModelError
 from adlatus.errors import InvalidRequest, Unavailable
 from adlatus.resources import Resources
 from adlatus.runs import prompt

@@ -27,15 +27,24 @@ class Turn:
         new: list[str] = []
         for chunk in chunks:
             for choice in _objects(chunk.get("choices")):
-                delta = choice.get("delta")
-                content = delta.get("content") if isinstance(delta, dict) else None
-                if isinstance(content, str) and content:
-                    new.append(content)
+                new += _said(choice)
                 self.finish_reason = _finish_reason(choice.get("finish_reason")) or self.finish_reason
             if isinstance(reported := chunk.get("usage"), dict):
                 self.usage = _usage(reported) or self.usage
         self.pieces += new
         return new
+
+
+def _said(choice: Json) -> list[str]:
+    """The text of a choice. A refusal is text; reasoning is not part of the answer.
+
+    Where an endpoint overlooks that a stream was asked for, the whole `message` stands in the place of `delta`.
+    """
+    delta = choice.get("delta") or choice.get("message")
+    if not isinstance(delta, dict):
+        return []
+    texts = (delta.get("content"), delta.get("refusal"))
+    return [text for text in texts if isinstance(text, str) and text]
 
 
 def _objects(value: Any) -> list[Json]:
@@ -48,7 +57,7 @@ def _finish_reason(reason: Any) -> FinishReason | None:
             return "length"
         case "content_filter":
             return "content_filter"
-        case str():
+        case str() if reason:  # early Ollama says "" in every chunk
             return "stop"
         case _:
             return None

@@ -1,0 +1,93 @@
+"""A streamed answer as model servers send it, read into chunks. Knows neither endpoints nor retries."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from typing import Any
+
+import httpx
+import orjson
+
+from adlatus.backends import faults
+from adlatus.backends.refusals import ModelError
+from adlatus.backends.upstreams import TRANSPORT_ERRORS
+
+Json = dict[str, Any]
+Chunk = Json
+"""One `chat.completion.chunk`, as the upstream sent it."""
+
+READ_ON_S = 0.25
+"""How long the end of a body is waited for after `[DONE]`. It is what lets the connection be used again."""
+
+
+async def payloads(response: httpx.Response) -> AsyncGenerator[list[bytes]]:
+    """The payloads of a stream's lines, in the batches in which the network delivers them.
+
+    A body that is one JSON object is one payload: some gateways overlook that a stream was asked for.
+    """
+    rest, begun, whole = b"", False, False
+    async for piece in response.aiter_raw() if "content-encoding" not in response.headers else response.aiter_bytes():
+        rest += piece
+        if not begun:
+            head = rest.lstrip()
+            begun, whole = bool(head), head.startswith(b"{")
+        if whole:
+            continue
+        *lines, rest = rest.split(b"\n")
+        if data := [payload for line in lines if (payload := _payload(line))]:
+            yield data
+    if payload := rest if whole else _payload(rest):
+        yield [payload]
+
+
+def _payload(line: bytes) -> bytes:
+    """What a line of a stream carries: nothing if it is a comment, a field of no interest or empty."""
+    if line.startswith(b"data:"):
+        return line[5:].strip()
+    if line.startswith(b"{"):  # an error without its `data:`, which servers write that fail outside of their streaming
+        return line.strip()
+    if line.startswith(b"error:"):  # older builds of llama.cpp
+        return b'{"error":' + line[6:].strip() + b"}"
+    return b""
+
+
+async def read_on(batches: AsyncGenerator[list[bytes]]) -> None:
+    """Read to the end of the body, which comes at once unless the server has more to do."""
+    with suppress(TimeoutError, *TRANSPORT_ERRORS):
+        async with asyncio.timeout(READ_ON_S):
+            async for _ in batches:
+                pass
+
+
+def parse(lines: list[bytes]) -> tuple[list[Chunk], bool, ModelError | None]:
+    """The chunks up to the end of the answer or the first fault in it, whether it has ended, and the fault."""
+    chunks: list[Chunk] = []
+    for line in lines:
+        if line == b"[DONE]":
+            return chunks, True, None
+        try:
+            chunk = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            return chunks, False, ModelError("The model endpoint sent a line that is not JSON.", "server_error")
+        if not isinstance(chunk, dict):
+            return chunks, False, ModelError("The model endpoint sent a chunk that is not an object.", "server_error")
+        if faults.is_fault(chunk):
+            fault = faults.of(chunk)
+            return chunks, False, ModelError(f"The model endpoint reported an error: {fault.said}", fault.code)
+        chunks.append(chunk)
+    return chunks, False, None
+
+
+def finish_reason(chunk: Chunk) -> str | None:
+    """Why the answer ends, in the chunk that says so."""
+    choices = chunk.get("choices")
+    if not isinstance(choices, list):
+        return None
+    reasons = (choice.get("finish_reason") for choice in choices if isinstance(choice, dict))
+    return next((reason for reason in reasons if reason and isinstance(reason, str)), None)
+
+
+def is_stream(response: httpx.Response) -> bool:
+    """Whether an answer is at least said to be a stream."""
+    kind: str = response.headers.get("content-type", "text/event-stream")
+    return kind.startswith("text/event-stream")

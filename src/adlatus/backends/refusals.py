@@ -1,0 +1,102 @@
+"""What it means that a model endpoint does not answer as it should: the error of the run, and whether to try again."""
+
+import re
+
+import httpx
+import structlog
+
+from adlatus.backends import faults
+from adlatus.backends.routing import Endpoint
+from adlatus.backends.upstreams import key_refused, the
+
+log = structlog.get_logger(__name__)
+
+LOADING_POLL_S = 0.5
+
+
+class ModelError(Exception):
+    """The model gave no answer, or only a part of one. `code` is one of a run's `last_error.code`."""
+
+    def __init__(self, message: str, code: faults.Code) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+
+
+class Again(Exception):  # noqa: N818 - not an error yet
+    """This attempt failed in a way that another may not."""
+
+    def __init__(self, error: ModelError, wait_s: float | None = None, *, loading: bool = False) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.wait_s = wait_s
+        self.loading = loading
+
+
+def refusal(response: httpx.Response, content: bytes, endpoint: Endpoint, model: str | None) -> Again:
+    """What an HTTP status other than 200 means: `Again` where another attempt may help, else raises `ModelError`.
+
+    `model` is None where no model was asked for.
+    """
+    status, fault, where = response.status_code, faults.read(content), the(endpoint)
+    match status:
+        case 429 if not fault.out_of_quota:
+            error = ModelError(fault.said or "Rate limit reached for the model.", "rate_limit_exceeded")
+            return Again(error, _asked_wait_s(response, fault))
+        case 503 if fault.loading:
+            said = f"{where} is still loading its model ({status}): wait until it has, then run again. It said: "
+            return Again(ModelError(said + fault.said, "server_error"), LOADING_POLL_S, loading=True)
+        case _ if status >= 500 or status == httpx.codes.REQUEST_TIMEOUT:
+            return Again(ModelError(f"{where} failed ({status}): {fault.said}", "server_error"))
+        case _:
+            raise _final(response, fault, endpoint, model)
+
+
+def _final(response: httpx.Response, fault: faults.Fault, endpoint: Endpoint, model: str | None) -> ModelError:
+    """A refusal that another attempt would meet again."""
+    status, where, set_by = response.status_code, the(endpoint), endpoint.set_by
+    match status:
+        case 402 | 429:
+            return ModelError(fault.said or "The quota of the model endpoint is used up.", "rate_limit_exceeded")
+        case 401 | 403:
+            log.warning("model endpoint refused its key", endpoint=endpoint.name, status=status, said=fault.said)
+            return ModelError(key_refused(endpoint, status), "server_error")  # what it said may repeat the key
+        case 400 | 404 if model and fault.of_the_model(status):
+            what = f"does not know the model '{model}' ({status}): name one that it has, or set {set_by['model']}."
+        case 404:
+            what = f"has nothing at this address (404): check {set_by['base_url']}, which usually ends in /v1."
+        case 400 | 413 | 422:
+            return ModelError(f"{where} refused the request ({status}): {fault.said}", "invalid_prompt")
+        case 301 | 302 | 303 | 307 | 308:
+            location = response.headers.get("location", "elsewhere")[:200]
+            what = f"redirects to {location} ({status}), which is not followed: correct {set_by['base_url']}."
+        case 201 | 202 | 204:
+            what = f"answered with status {status}, not as a model endpoint does: check {set_by['base_url']}."
+        case _:
+            return ModelError(f"{where} answered with status {status}: {fault.said}", "server_error")
+    return ModelError(f"{where} {what} It said: {fault.said}" if fault.said else f"{where} {what}", "server_error")
+
+
+def _asked_wait_s(response: httpx.Response, fault: faults.Fault) -> float | None:
+    """The seconds that a server asks to wait: in OpenAI's and Azure's exact header, the standard one, or in words."""
+    for header, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        if re.fullmatch(r"\d+(\.\d+)?", value := response.headers.get(header, ""), re.ASCII):
+            return float(value) * unit_s
+    return fault.asked_wait_s
+
+
+def not_a_model(endpoint: Endpoint, response: httpx.Response) -> ModelError:
+    """Something answers there, with success, but not as a model does: a login page, another program."""
+    kind = response.headers.get("content-type", "nothing").partition(";")[0]
+    return ModelError(
+        f"{the(endpoint)} answered with {kind}, not as a model endpoint does: check {endpoint.set_by['base_url']}, "
+        "which usually ends in /v1, and what stands between here and there.",
+        "server_error",
+    )
+
+
+def not_whole(endpoint: Endpoint, begun: bool, gave_up: str | None) -> ModelError:
+    """An answer that ends without its end. `gave_up` is the reason that the model's server gave, if any."""
+    how = "broke off in the middle of its answer" if begun else "ended its answer before it began"
+    how = f"gave up its answer ({gave_up})" if gave_up else how
+    return ModelError(f"{the(endpoint)} {how}.", "server_error")

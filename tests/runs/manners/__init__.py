@@ -1,0 +1,101 @@
+"""The manners of model servers, as data: what each really sends, byte for byte, and what we make of it.
+
+A `Manner` is one server with its list of models and its scenarios. The model's name picks the scenario, so that one
+endpoint can show them all. The contents are neutral, everything around them is as the server writes it.
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+Headers = dict[str, str]
+Usage = tuple[int, int, int, int] | None
+"""Prompt, completion, cached and reasoning tokens."""
+
+SSE: Headers = {"content-type": "text/event-stream"}
+JSON: Headers = {"content-type": "application/json"}
+DONE = b"data: [DONE]\n\n"
+TEXT = "Grüße, Jane!"
+"""What the models say."""
+
+OPENAI_PARAMETERS = frozenset(
+    {
+        "model",
+        "messages",
+        "stream",
+        "stream_options",
+        "temperature",
+        "top_p",
+        "reasoning_effort",
+        "max_completion_tokens",
+        "response_format",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One HTTP answer. Each piece is a write of its own, and a chunk of the transfer where it is chunked.
+
+    The end of the body comes `ends_after_s` after the last piece, or never if that is None: the connection stays open.
+    """
+
+    pieces: tuple[bytes, ...]
+    status: int = 200
+    headers: Headers = field(default_factory=lambda: SSE)
+    chunked: bool = True
+    ends_after_s: float | None = 0
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What a server answers to runs of the model `name`, in turn, and what becomes of the run.
+
+    `says` are words of `last_error.message`, which has to tell the operator what to do. `heard` is how many requests
+    the server gets, `omits` what the last of them is without.
+    """
+
+    name: str
+    answers: tuple[Answer, ...]
+    text: str | None = TEXT
+    usage: Usage = None
+    status: str = "completed"
+    code: str | None = None
+    says: tuple[str, ...] = ()
+    reason: str | None = None
+    heard: int = 1
+    omits: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Manner:
+    """One kind of server. `accepts` are the parameters that it knows, `ignores` those that it takes for nothing."""
+
+    name: str
+    models: Answer
+    model_ids: tuple[str, ...]
+    scenarios: tuple[Scenario, ...]
+    path: str = "/v1"
+    accepts: frozenset[str] = OPENAI_PARAMETERS
+    ignores: frozenset[str] = frozenset()
+
+
+def stream(*pieces: bytes, headers: Headers = SSE, ends_after_s: float | None = 0) -> Answer:
+    """An answer with status 200 whose pieces come one by one."""
+    return Answer(pieces, headers=headers, ends_after_s=ends_after_s)
+
+
+def body(content: bytes | dict[str, Any], status: int = 200, headers: Headers | None = None) -> Answer:
+    """An answer that is one body with a content length; JSON unless the headers say something else."""
+    raw = content if isinstance(content, bytes) else json.dumps(content, separators=(",", ":")).encode()
+    return Answer((raw,), status, JSON | (headers or {}), chunked=False)
+
+
+def refused(
+    name: str, answer: Answer, *says: str, code: str = "server_error", text: str | None = None, usage: Usage = None
+) -> Scenario:
+    """A run that fails with what the server answered, after one request. `text` is what it said till then."""
+    return Scenario(name, (answer,), text, usage, status="failed", code=code, says=says)

@@ -1,0 +1,130 @@
+"""Runs against every manner of `manners`: what becomes of them, and what the servers are sent."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from adlatus.settings import Settings
+from tests.conftest import Loop, serving
+from tests.runs.manners import Manner, Scenario
+from tests.runs.manners.azure import AZURE
+from tests.runs.manners.litellm import LITELLM
+from tests.runs.manners.llama_cpp import LLAMA_CPP
+from tests.runs.manners.ollama import OLLAMA
+from tests.runs.manners.openai import OPENAI
+from tests.runs.manners.server import MannersServer, serving_manners
+from tests.runs.manners.transport import TRANSPORT
+from tests.runs.manners.vllm import VLLM
+from tests.runs.transcripts import client_of, converse, sent
+
+MANNERS = (OPENAI, AZURE, VLLM, OLLAMA, LLAMA_CPP, LITELLM, TRANSPORT)
+
+
+@dataclass(frozen=True)
+class Met:
+    """A server of ours whose model endpoint has a manner."""
+
+    http: httpx.Client
+    manner: Manner
+    endpoint: MannersServer
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[MannersServer]:
+    with serving_manners(*MANNERS) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shared_url(new_database: Callable[[], str]) -> str:
+    return new_database()
+
+
+@pytest.fixture(scope="module")
+def met(request: pytest.FixtureRequest, loop: Loop, shared_url: str, endpoint: MannersServer) -> Iterator[Met]:
+    manner: Manner = request.param
+    settings = Settings(database_url=shared_url, model_base_url=endpoint.base_url(manner), model_api_key="sk-model")
+    with serving(loop, settings) as server, client_of(server) as http:
+        yield Met(http, manner, endpoint)
+
+
+def _each_scenario() -> list[object]:
+    return [
+        pytest.param(manner, scenario, id=f"{manner.name}-{scenario.name}")
+        for manner in MANNERS
+        for scenario in manner.scenarios
+    ]
+
+
+each_manner = pytest.mark.parametrize("met", MANNERS, indirect=True, scope="module", ids=lambda manner: manner.name)
+
+
+def _used(scenario: Scenario) -> dict[str, object]:
+    prompt, completion, cached, reasoning = scenario.usage or (0, 0, 0, 0)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_token_details": {"cached_tokens": cached},
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
+    }
+
+
+@pytest.mark.parametrize(("met", "scenario"), _each_scenario(), indirect=["met"], scope="module")
+def test_a_run_ends_as_the_manner_means_it(met: Met, scenario: Scenario) -> None:
+    met.endpoint.requests[met.manner.name, scenario.name].clear()
+    talk = converse(met.http, "Hello?", model=scenario.name)
+    events = talk.stream(max_completion_tokens=300)
+    run = talk.run(events[-2].payload["id"])
+    assert run["status"] == scenario.status, run["last_error"]
+    assert run["usage"] == _used(scenario)
+    assert (run["incomplete_details"] or {}).get("reason") == scenario.reason
+    error = run["last_error"] or {"code": None, "message": ""}
+    assert error["code"] == scenario.code
+    for words in scenario.says:
+        assert words in error["message"]
+    answers = ["".join(p["text"]["value"] for p in m["content"]) for m in talk.messages() if m["role"] == "assistant"]
+    assert answers == ([] if scenario.text is None else [scenario.text])
+    check_requests(met, scenario)
+
+
+def check_requests(met: Met, scenario: Scenario) -> None:
+    """The server is asked as often as it has to be, for a stream with usage, and with nothing that it would refuse."""
+    asked = met.endpoint.requests[met.manner.name, scenario.name]
+    assert len(asked) == scenario.heard
+    for request in asked:
+        assert set(request) <= met.manner.accepts | met.manner.ignores
+        assert None not in request.values()
+        assert request["max_completion_tokens"] == 300
+        assert request["messages"] == [{"role": "user", "content": "Hello?"}]
+        assert (request["stream"], request["stream_options"]) == (True, {"include_usage": True})
+    assert not scenario.omits & set(asked[-1])
+
+
+@each_manner
+def test_the_models_are_listed_however_the_endpoint_lists_them(met: Met) -> None:
+    listed = sent(met.http.get("/models"))
+    assert [model["id"] for model in listed["data"]] == list(met.manner.model_ids)
+    assert {tuple(model) for model in listed["data"]} <= {("id", "object", "created", "owned_by")}
+    assert met.endpoint.headers[met.manner.name][-1]["authorization"] == "Bearer sk-model"
+
+
+@pytest.mark.parametrize("met", [TRANSPORT], indirect=True, scope="module", ids=["transport"])
+def test_runs_in_a_row_use_one_connection_even_if_bodies_end_late(met: Met) -> None:
+    """The end of a body comes in a write of its own, after what ends the answer."""
+    met.endpoint.connections["transport"].clear()
+    for _ in range(4):
+        converse(met.http, "Hello?", model="ends-late").stream()
+    assert len(met.endpoint.connections["transport"]) == 1
+
+
+def test_the_path_of_a_deployment_is_served_as_azure_serves_it(endpoint: MannersServer) -> None:
+    address = endpoint.base_url(AZURE).removesuffix("/v1")
+    query = {"api-version": "2024-10-21"}
+    with httpx.Client(base_url=address, params=query, headers={"api-key": "key"}) as client:
+        answer = client.post("/deployments/gpt-4o/chat/completions", json={"model": "", "messages": []})
+    assert answer.status_code == 200
+    assert answer.text.endswith("data: [DONE]\n\n")
+    assert endpoint.requests["azure", "gpt-4o"][-1] == {"model": "", "messages": []}
