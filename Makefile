@@ -5,7 +5,7 @@ PYTHON ?= python3
 SETUP_LOG := $(VENV)/setup.log
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev run check test nightly fmt lint types imports migrate revision bench requirements clean
+.PHONY: help setup dev run check test nightly fmt lint types imports migrate revision conformance bench requirements clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)$$/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -43,6 +43,9 @@ migrate: setup ## bring the database of ADLATUS_DATABASE_URL, or the embedded on
 
 revision: dev ## draft a migration: make revision m="what changes"
 	@$(BIN)/python migrations/new_revision.py $(m)
+
+conformance: dev ## run the contract tests and write their table into docs/compatibility.md
+	@$(BIN)/pytest -q -m "not nightly" --write-conformance tests/contract
 
 bench: dev ## measure against the floors, print ratios, write bench-results.json
 	@$(BIN)/python -m bench

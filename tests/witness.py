@@ -75,11 +75,11 @@ class Witness:
     def _note(self, scope: Scope, head: Message, content: bytes) -> None:
         path: str = getattr(scope.get("route"), "path_format", "")
         operation = (scope["method"], path.removeprefix("/v1"))
-        if (path and not path.startswith("/v1")) or scope["method"] in ("HEAD", "OPTIONS"):
+        if not scope["path"].startswith("/v1/") or scope["method"] in ("HEAD", "OPTIONS"):
             return
         headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
         self._note_client(operation, headers.get("user-agent", ""), head["status"])
-        if operation[1] in PATHS and head["status"] < 400:
+        if operation[1] in PATHS:
             return  # an upstream's words
         content_type = dict(head["headers"]).get(b"content-type", b"").decode()
         try:

@@ -83,7 +83,7 @@ def test_a_whole_answer_has_the_shape_of_openai(http: httpx.Client) -> None:
     assert body == {
         "object": "chat.completion",
         "model": "any-name",
-        "system_fingerprint": None,
+        "system_fingerprint": "fp_rehearsal",
         "choices": [
             {
                 "index": 0,
@@ -120,7 +120,7 @@ def test_a_streamed_answer_has_the_shape_of_openai(http: httpx.Client) -> None:
     assert first == {
         "object": "chat.completion.chunk",
         "model": "any-name",
-        "system_fingerprint": None,
+        "system_fingerprint": "fp_rehearsal",
         "choices": [
             {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
         ],

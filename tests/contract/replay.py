@@ -113,7 +113,7 @@ class Replay:
         self, http: httpx.Client, exchanges: Sequence[Exchange], deviations: Sequence[Deviation], name: str = ""
     ) -> None:
         self._http = http
-        self._name = name or "unnamed"
+        self._name = name
         self._exchanges = exchanges
         self._deviations = deviations
         self._ids: dict[str, str] = {}
@@ -158,7 +158,7 @@ class Replay:
             exchange.method,
             self._translated(exchange.path).removeprefix("/") + query,
             content=content,
-            headers={"user-agent": f"recording {self._name} {number}"}
+            headers={"user-agent": f"recording {self._name} {number}" if self._name else "replay"}
             | ({"content-type": "application/json"} if content else {}),
         )
         streamed = response.headers["content-type"].startswith("text/event-stream")

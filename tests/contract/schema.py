@@ -16,6 +16,7 @@ DEVIATIONS = {
     "first_id: None is not of type 'string'": "an empty list had null, as recorded",
     "last_id: None is not of type 'string'": "an empty list had null, as recorded",
     "instructions: None is not of type 'string'": "a run without instructions had null, as recorded",
+    "tools: has more than 20 items": "a run has the tools of its assistant, of which there may be 128",
     "incomplete_details.reason: 'content_filter' is not one of ['max_completion_tokens', 'max_prompt_tokens']": (
         "no reason of the schema fits an answer that a filter has stopped; messages have this one"
     ),
@@ -82,7 +83,8 @@ class Schema:
         for error in validator.iter_errors(instance):
             found = _innermost(error)
             field = ".".join(step for step in found.absolute_path if isinstance(step, str) and step != "data")
-            yield f"{field}: {found.message}"
+            too_many = found.validator == "maxItems"  # the message would repeat all of them
+            yield f"{field}: has more than {found.validator_value} items" if too_many else f"{field}: {found.message}"
 
 
 def _innermost(error: ValidationError) -> ValidationError:

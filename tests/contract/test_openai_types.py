@@ -14,6 +14,7 @@ from openai.types.beta.threads import Message, MessageDeleted, Run
 from openai.types.beta.threads.runs import RunStep
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from tests.contract.operations import HANDED_ON
 from tests.contract.tour import RUN, RUNS, Operation, Tour
 
 Json = dict[str, Any]
@@ -67,6 +68,7 @@ DEVIATIONS = {
     "FileSearch.max_num_results is left out": IF_SENT,
     "FunctionDefinition.description is left out": IF_SENT,
     "JSONSchema.description is left out": IF_SENT,
+    "JSONSchema.schema_ is left out": IF_SENT,
     "ToolResources.code_interpreter is left out": IF_SENT,
     "ToolResources.file_search is left out": IF_SENT,
     "MessageDelta.role is left out": OF_DELTAS,
@@ -118,6 +120,8 @@ def _of_fields(shown: Any) -> Iterator[str]:
 
 def _differences(tour: Tour) -> Iterator[str]:
     for answer in tour.bodies():
+        if answer.operation in HANDED_ON:
+            continue
         if answer.status == 200:
             yield from differences(TYPES[answer.operation], answer.body)
         else:
@@ -133,7 +137,7 @@ def test_every_answer_is_exactly_of_the_sdks_type_but_for_the_list(tour: Tour) -
 
 
 def test_every_operation_of_the_tour_has_its_type(tour: Tour) -> None:
-    assert {answer.operation for answer in tour.answers} == set(TYPES)
+    assert {answer.operation for answer in tour.answers} - HANDED_ON == set(TYPES)
 
 
 def test_every_event_that_the_sdk_knows_is_seen_but_for_the_list(tour: Tour) -> None:

@@ -32,6 +32,7 @@ FORMATS = [
     {"type": "text"},
     {"type": "json_object"},
     {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}},
+    {"type": "json_schema", "json_schema": {"name": "open"}},
 ]
 
 
@@ -66,6 +67,7 @@ class Tour:
         self._runs()
         self._endings()
         self._models()
+        self._handed_on()
         self._errors()
         return self
 
@@ -169,6 +171,8 @@ class Tour:
         [step] = self._ask("GET", f"{RUN}/steps", **ids)["data"]
         self._ask("GET", f"{RUN}/steps/{{step_id}}", **ids, step_id=step["id"])
         self._ask("GET", MESSAGES, query=f"?run_id={run['id']}", thread_id=thread)
+        functions = [{"type": "function", "function": {"name": f"f{number}"}} for number in range(128)]
+        self._ended(self._ask("POST", RUNS, one | {"tools": functions}, thread_id=thread))
         self._stream(RUNS, one, thread_id=thread)
 
     def _endings(self) -> None:
@@ -193,6 +197,12 @@ class Tour:
     def _models(self) -> None:
         model = self._ask("GET", "/models")["data"][0]
         self._ask("GET", "/models/{model}", model=model["id"])
+
+    def _handed_on(self) -> None:
+        """The rehearsal model's own answers, byte for byte."""
+        messages = [{"role": "user", "content": "[[say: Hello]] [[call: now {}]]"}]
+        self._ask("POST", "/chat/completions", {"model": "gpt-4o", "messages": messages})
+        self._ask("POST", "/embeddings", {"model": "embedding", "input": ["Hello", "World"]})
 
     def _errors(self) -> None:
         self._ask("GET", "/assistants/{assistant_id}", assistant_id="asst_unknown")

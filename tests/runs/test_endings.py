@@ -69,7 +69,9 @@ def check_ended(talk: Conversation, events: list[Event]) -> tuple[Json, list[Jso
 def asked(server: Server, of: str) -> int:
     """How many requests with these words the rehearsal model has received."""
     base_url = server.model_url.removesuffix("/v1")
-    return sum(of in str(request["body"]["messages"]) for request in httpx.get(f"{base_url}/requests").json()["data"])
+    return sum(
+        of in str(request["body"].get("messages")) for request in httpx.get(f"{base_url}/requests").json()["data"]
+    )
 
 
 # --- Completed

@@ -112,7 +112,7 @@ def _envelope(chat: ChatRequest, kind: str) -> dict[str, Any]:
         "object": kind,
         "created": int(time.time()),
         "model": chat.model,
-        "system_fingerprint": None,
+        "system_fingerprint": "fp_rehearsal",
     }
 
 

@@ -21,7 +21,7 @@ from adlatus.wire import events as wire
 from adlatus.wire.common import LastError, Usage, WireObject
 from adlatus.wire.messages import IncompleteReason, Message, MessageStatus, text_content
 from adlatus.wire.runs import Run, RunStatus
-from adlatus.wire.steps import RunStep, StepStatus, message_creation
+from adlatus.wire.steps import RunStep, StepStatus, message_creation, of_step
 
 Result = TypeVar("Result")
 NOTHING_USED = Usage(prompt_tokens=0, completion_tokens=0, total_tokens=0)
@@ -229,7 +229,7 @@ async def _end_open_parts(tx: Transaction, run_id: str, ending: Ending, turn: Tu
         statements.end_steps(ending.step),
         the_run=run_id,
         new_usage=turn.usage.model_dump() if turn.usage else None,
-        new_last_error=ending.error.model_dump(include={"code", "message"}) if ending.error else None,
+        new_last_error=of_step(ending.error).model_dump() if ending.error else None,
     )
     return [_event("thread.message", Message.of(message)) for message in ended] + [
         _event("thread.run.step", RunStep.of(step)) for step in steps

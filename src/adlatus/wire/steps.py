@@ -45,6 +45,11 @@ class RunStep(WireObject):
         return self if self.status is StepStatus.IN_PROGRESS else self.model_copy(update={"expires_at": None})
 
 
+def of_step(error: LastError) -> LastError:
+    """A run's error as its steps tell it: they know no `invalid_prompt`. *Source*: schema."""
+    return error.model_copy(update={"code": "server_error"}) if error.code == "invalid_prompt" else error
+
+
 def message_creation(message_id: str) -> Json:
     """The details of a step that writes a message."""
     return {"type": "message_creation", "message_creation": {"message_id": message_id}}

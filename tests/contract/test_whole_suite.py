@@ -1,0 +1,99 @@
+"""Runs after all other tests: judges every answer and event that any test was sent, and writes down what was shown."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contract import conformance
+from tests.contract.operations import EXTENSIONS, NOT_OFFERED, NOT_YET
+from tests.contract.schema import DEVIATIONS, Schema
+from tests.contract.test_openai_types import DEVIATIONS as OF_TYPES
+from tests.contract.test_openai_types import EVENT_TYPES, TYPES, differences
+from tests.contract.test_sdks import ENVIRONMENTS
+from tests.witness import WITNESS, Seen
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "compatibility.md"
+CONTENT_TYPES = {"application/json", "text/event-stream; charset=utf-8"}
+TYPES_OF_ERRORS = {400: "invalid_request_error", 500: "server_error"}
+
+
+@pytest.fixture
+def seen() -> list[Seen]:
+    if not WITNESS.examples:
+        pytest.skip("no other test has run")
+    return list(WITNESS.examples.values())
+
+
+def refusals(seen: list[Seen]) -> list[Seen]:
+    return [each for each in seen if each.status >= 400]
+
+
+def test_everything_is_json_or_a_stream_of_it(seen: list[Seen]) -> None:
+    assert not WITNESS.broken
+    assert {each.content_type for each in seen} <= CONTENT_TYPES
+
+
+def test_every_refusal_has_the_shape_of_an_error_and_a_status_that_clients_do_not_repeat(seen: list[Seen]) -> None:
+    for each in refusals(seen):
+        assert list(each.body) == ["error"], each
+        assert list(each.body["error"]) == ["message", "type", "param", "code"], each
+        assert each.body["error"]["type"] == TYPES_OF_ERRORS[each.status // 100 * 100], each
+        assert each.body["error"]["message"], each
+    assert {each.status for each in refusals(seen)} <= {400, 401, 403, 404, 405, 413, 500, 502, 503}
+
+
+def test_every_answer_and_event_is_valid_but_for_the_list(seen: list[Seen], schema: Schema) -> None:
+    assert set(_of_schema(seen, schema)) <= set(DEVIATIONS)
+
+
+def _of_schema(seen: list[Seen], schema: Schema) -> Iterator[str]:
+    """Everything that is not as the schema says."""
+    places = dict(schema.of_events())
+    known = schema.operations()
+    for each in seen:
+        if each.event and each.event != "error":  # which is wrapped, or the Python SDK would overlook it
+            place, body = places[each.event], {"event": each.event, "data": each.body}
+        elif each.event or each.status >= 400:
+            place, body = "#/components/schemas/ErrorResponse", each.body
+        elif each.operation in known:
+            place, body = schema.of_answer(each.operation), each.body
+        else:
+            continue
+        yield from schema.differences(place, body)
+
+
+def test_every_answer_and_event_is_of_the_sdks_type_but_for_the_list(seen: list[Seen]) -> None:
+    found = {difference: each for each in seen for difference in _of_types(each)}
+    assert {difference: each for difference, each in found.items() if difference not in OF_TYPES} == {}
+
+
+def _of_types(each: Seen) -> Iterator[str]:
+    """What of one answer or event is not as the SDK's types say."""
+    if each.event and each.event != "error":
+        yield from differences(EVENT_TYPES[each.event], {"event": each.event, "data": each.body})
+    elif each.status == 200 and not each.event:
+        yield from differences(TYPES[each.operation], each.body)
+
+
+def test_the_conformance_table_is_what_was_seen_and_has_no_hole(
+    seen: list[Seen], schema: Schema, own_schema: Schema, request: pytest.FixtureRequest
+) -> None:
+    drove = {sdk for sdks in WITNESS.sdks.values() for sdk in sdks}
+    environments = {(conformance.CLIENT[each.language], each.version) for each in ENVIRONMENTS}
+    if not environments <= drove or len(WITNESS.recordings) < conformance.RECORDED:
+        pytest.skip(f"{len(environments & drove)} SDKs and {len(WITNESS.recordings)} recorded operations were here")
+    judged = conformance.judge(
+        schema.operations(),
+        done=own_schema.operations(),
+        valid={each.operation for each in seen if each.status == 200},
+        witness=WITNESS,
+        environments=ENVIRONMENTS,
+    )
+    table = conformance.table(judged, NOT_YET, NOT_OFFERED, EXTENSIONS)
+    if request.config.getoption("--write-conformance"):
+        DOCUMENT.write_text(conformance.placed(DOCUMENT.read_text("utf-8"), table), "utf-8")
+    assert conformance.placed(DOCUMENT.read_text("utf-8"), table) == DOCUMENT.read_text("utf-8"), (
+        "run `make conformance` and read what has changed"
+    )
+    assert not list(conformance.holes(judged))
