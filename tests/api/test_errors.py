@@ -106,6 +106,19 @@ OF_ASSISTANTS: Table = [
     ({"temperature": True}, wrong_type("temperature", "a decimal", "a boolean")),
     ({"temperature": 2.5}, above("temperature", "decimal", 2, 2.5)),
     ({"temperature": 1e300}, above("temperature", "decimal", 2, "1e+300")),
+    ({"temperature": 10**30}, above("temperature", "decimal", 2, 10**30)),
+    (
+        {"tools": [{"type": "file_search", "file_search": {"max_num_results": 10**30}}]},
+        above("tools[0].file_search.max_num_results", "integer", 50, 10**30),
+    ),
+    (
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"x": [{"y": 2**64}]}}}]},
+        error(
+            "Invalid 'tools[0].function.parameters': integers must fit into 64 bits.",
+            "tools[0].function.parameters",
+            "invalid_value",
+        ),
+    ),
     ({"temperature": -1}, below("temperature", "decimal", 0, -1)),
     ({"top_p": 1.01}, above("top_p", "decimal", 1, 1.01)),
     ({"tools": "code_interpreter"}, wrong_type("tools", "an array", "a string")),
@@ -275,6 +288,10 @@ OF_RUNS: Table = [
     ({"max_prompt_tokens": MAX_INTEGER + 1}, above("max_prompt_tokens", "integer", MAX_INTEGER, MAX_INTEGER + 1)),
     ({"max_completion_tokens": 2**63}, above("max_completion_tokens", "integer", MAX_INTEGER, 2**63)),
     ({"truncation_strategy": {}}, missing("truncation_strategy.type")),
+    (
+        {"truncation_strategy": {"type": "last_messages", "last_messages": 10**30}},
+        above("truncation_strategy.last_messages", "integer", MAX_INTEGER, 10**30),
+    ),
     (
         {"truncation_strategy": {"type": "last_messages", "last_messages": 0}},
         below("truncation_strategy.last_messages", "integer", 1, 0),
@@ -559,6 +576,12 @@ def test_what_may_be_included_is_checked_however_its_brackets_are_written(
         value = included.rpartition("=")[2]
         expected = error(f"Invalid value: '{value}'. Value must be '{RESULTS}'.", f"include[{index}]", "invalid_value")
         assert (response.status_code, response.json()) == (400, expected)
+
+
+@pytest.mark.parametrize("limit", ["5.0", "1_0", "%205", "%2B5", "", "x", "%D9%A3", "9" * 5000])
+def test_a_limit_is_written_in_digits(http: httpx.Client, limit: str) -> None:
+    response = http.get(f"/assistants?limit={limit}")
+    assert (response.status_code, response.json()) == (400, wrong_type("limit", "an integer", "a string"))
 
 
 @pytest.mark.parametrize(

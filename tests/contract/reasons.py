@@ -177,7 +177,7 @@ BY_SCHEMA = [
         "the database's integers end somewhere",
         run(max_completion_tokens=MAX_INTEGER + 1),
         rf"Invalid '.*': integer above maximum value\. Expected a value <= {MAX_INTEGER}, but got .*",
-        r"max_(prompt|completion)_tokens",
+        r"max_(prompt|completion)_tokens|truncation_strategy\.last_messages",
         "integer_above_max_value",
     ),
     Reason(

@@ -34,7 +34,7 @@ DIFFERENCES = {
     r"\+ .*(file_id|assistant_id): maxLength 256|\+ .*\.model: maxLength 512": AGAINST_ABUSE,
     r"\+ .*\.(model|assistant_id|file_id|url): minLength 1": "nothing is named by an empty string",
     r"- .*image_url\.url: format uri": "the model endpoint says which addresses it can read, with words of its own",
-    r"\+ .*\.max_(prompt|completion)_tokens: maximum 2147483647": "the database's integers end there",
+    r"\+ .*\.(max_(prompt|completion)_tokens|last_messages): maximum 2147483647": "the database's integers end there",
     r"- .*\.model may be '.*'": "any model may stand behind any name",
     r"- POST .*runs \.tools: maxItems 20|\+ POST .*runs \.tools: maxItems 128": (
         "an assistant with 128 tools must run, and a run may name those of its assistant"

@@ -1,5 +1,7 @@
 """What routes need, by name: resources, the caller's project, ids of the right kind, a page, bodies as JSON."""
 
+import json
+import re
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from typing import Annotated, Any, Literal, Protocol
@@ -8,7 +10,8 @@ import orjson
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from adlatus.errors import BAD_JSON, ContentTooLarge, InvalidRequest, Unauthorized, from_validation
 from adlatus.resources import Resources
@@ -31,6 +34,9 @@ MAX_BODY_BYTES = 32 * 2**20
 
 SEEN = "adlatus.seen"
 """Key of the request's scope under which the middleware learns what the route found out."""
+
+
+_HUGE = re.compile(rb"[0-9]{19}")
 
 
 class Executor(Protocol):
@@ -108,8 +114,15 @@ async def _beta(openai_beta: Annotated[str | None, Header(include_in_schema=Fals
             raise InvalidRequest(f"Unknown beta requested: '{name}'.", code="invalid_beta")
 
 
+def _digits(value: object) -> object:
+    """Refuse what Python takes for an integer and nobody else does, such as `1_0`."""
+    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]+", value):
+        raise PydanticKnownError("int_parsing")
+    return value
+
+
 async def _page(
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    limit: Annotated[int, Query(ge=1, le=100), BeforeValidator(_digits)] = 20,
     order: Annotated[Literal["asc", "desc"], Query()] = "desc",
     after: Annotated[str | None, Query()] = None,
     before: Annotated[str | None, Query()] = None,
@@ -213,7 +226,9 @@ def _parse(body: bytes, content_type: str) -> Json:
         )
     try:
         parsed = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        if _HUGE.search(body):  # orjson makes floats of integers that do not fit into 64 bits
+            parsed = json.loads(body)
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(BAD_JSON) from error
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
         _refuse(refuse_deep, parsed)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 Json = dict[str, Any]
@@ -39,6 +39,26 @@ Temperature = Annotated[float, Field(ge=0, le=2)]
 TopP = Annotated[float, Field(ge=0, le=1)]
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Instructions = Annotated[str, Field(max_length=256_000)]
+
+
+def _kept(value: Json) -> Json:
+    """Refuse integers of more than 64 bits, which the database's JSON would not keep as they are."""
+    left: list[object] = [value]
+    while left:
+        match left.pop():
+            case bool():
+                pass
+            case int() as number if not -(2**63) <= number < 2**64:
+                raise PydanticCustomError("invalid_value", "Invalid '$param': integers must fit into 64 bits.")
+            case dict() as inner:
+                left += inner.values()
+            case list() as items:
+                left += items
+    return value
+
+
+OpenJson = Annotated[Json, AfterValidator(_kept)]
+"""An object that only the client and its model understand."""
 
 
 def _absent(value: object) -> bool:
@@ -80,7 +100,7 @@ class FunctionDefinition(RequestModel):
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]+$", max_length=64)]
     description: Annotated[str | None, Field(exclude_if=_absent)] = None
-    parameters: Json = Field(default_factory=lambda: {"type": "object", "properties": {}})
+    parameters: OpenJson = Field(default_factory=lambda: {"type": "object", "properties": {}})
     strict: bool | None = False
 
 
@@ -126,7 +146,7 @@ class JsonSchema(RequestModel):
     name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]+$", max_length=64)]
     description: Annotated[str | None, Field(exclude_if=_absent)] = None
     # `schema` would hide a method of BaseModel
-    schema_: Annotated[Json | None, Field(alias="schema", serialization_alias="schema", exclude_if=_absent)] = None
+    schema_: Annotated[OpenJson | None, Field(alias="schema", serialization_alias="schema", exclude_if=_absent)] = None
     strict: bool | None = False
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, serialize_by_alias=True)

@@ -40,12 +40,16 @@ class RunStatus(StrEnum):
     EXPIRED = "expired"
 
 
+MAX_INTEGER = 2_147_483_647
+"""Of the database's integers."""
+
+
 class TruncationStrategy(RequestModel):
     type: Literal["auto", "last_messages"]
-    last_messages: Annotated[int, Field(ge=1)] | None = None
+    last_messages: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
 
 
-TokenBudget = Annotated[int, Field(ge=256, le=2_147_483_647)]
+TokenBudget = Annotated[int, Field(ge=256, le=MAX_INTEGER)]
 
 
 class RunSettings(RequestModel):
