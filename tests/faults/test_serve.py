@@ -445,6 +445,27 @@ def test_doctor_fails_where_a_configured_component_is_down(
     assert "Traceback" not in log
 
 
+def test_doctor_asks_every_endpoint_of_a_routing_table_for_its_models(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "models.toml"
+    table.write_text(
+        '[endpoints.gone]\nbase_url = "http://127.0.0.1:1/v1"\napi_key = "sk-secret"\n'
+        '[models.a]\nendpoint = "gone"\n[models.b]\nendpoint = "rehearsal"\nmodel = "not-there"\n',
+        "utf-8",
+    )
+    code, log = run("doctor", "--data-dir", str(folder), port="1", models_file=str(table))
+    assert code == 1, log
+    assert "could not be reached: check that it runs, and endpoints.gone.base_url in ADLATUS_MODELS_FILE." in log
+    assert "no model 'not-there' there" in log
+    assert "It offers: rehearsal" in log
+    assert "sk-secret" not in log
+    table.write_text('[models.a]\nendpoint = "nowhere"\n', "utf-8")
+    for command in ("doctor", "serve"):
+        code, log = run(command, "--data-dir", str(folder), port="1", models_file=str(table))
+        assert code == 1, log
+        assert "models.a.endpoint: there is no endpoint 'nowhere', known are: none." in log
+        assert "Traceback" not in log
+
+
 def test_a_worker_needs_a_database_that_it_can_share(folder: Path) -> None:
     code, log = run("worker", "--data-dir", str(folder))
     check_refused(code, log, "ADLATUS_DATABASE_URL", "`adlatus serve` executes the runs")

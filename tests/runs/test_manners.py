@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
@@ -120,11 +121,31 @@ def test_runs_in_a_row_use_one_connection_even_if_bodies_end_late(met: Met) -> N
     assert len(met.endpoint.connections["transport"]) == 1
 
 
-def test_the_path_of_a_deployment_is_served_as_azure_serves_it(endpoint: MannersServer) -> None:
+def test_deployments_are_reached_by_a_path_with_the_models_name(
+    loop: Loop, shared_url: str, endpoint: MannersServer, tmp_path: Path
+) -> None:
+    """As Azure's resources have them: the deployment in the path, the version in the query, the key in a header."""
     address = endpoint.base_url(AZURE).removesuffix("/v1")
-    query = {"api-version": "2024-10-21"}
-    with httpx.Client(base_url=address, params=query, headers={"api-key": "key"}) as client:
-        answer = client.post("/deployments/gpt-4o/chat/completions", json={"model": "", "messages": []})
-    assert answer.status_code == 200
-    assert answer.text.endswith("data: [DONE]\n\n")
-    assert endpoint.requests["azure", "gpt-4o"][-1] == {"model": "", "messages": []}
+    (tmp_path / "models.toml").write_text(
+        f"""
+[endpoints.azure]
+base_url = "{address}/deployments/{{model}}?api-version=2024-10-21"
+api_key = "azure-key"
+api_key_header = "api-key"
+
+[models."azure/*"]
+endpoint = "azure"
+model = "*"
+""",
+        "utf-8",
+    )
+    scenario = next(each for each in AZURE.scenarios if each.status == "completed")
+    settings = Settings(database_url=shared_url, models_file=tmp_path / "models.toml")
+    with serving(loop, settings) as server, client_of(server) as http:
+        assert converse(http, "Hello?", model=f"azure/{scenario.name}").completed() == scenario.text
+        assert sent(http.get("/models"))["data"] == []
+        handed_on = http.post("/chat/completions", json={"model": f"azure/{scenario.name}", "messages": []})
+    assert handed_on.content == b"".join(scenario.answers[-1].pieces)
+    assert endpoint.requests["azure", scenario.name][-1]["model"] == scenario.name
+    headers = endpoint.headers["azure"][-1]
+    assert (headers["api-key"], headers.get("authorization")) == ("azure-key", None)
