@@ -16,6 +16,7 @@ import structlog
 from sqlalchemy.dialects.postgresql import insert
 
 from adlatus.backends import models_file
+from adlatus.backends.images import Images, open_images
 from adlatus.backends.llm import Llm
 from adlatus.backends.postgres import embedded_postgres
 from adlatus.backends.relay import Relay
@@ -40,7 +41,7 @@ _SET_BY = {
     "base_url": "ADLATUS_MODEL_BASE_URL",
     "api_key": "ADLATUS_MODEL_API_KEY",
     "model": "ADLATUS_MODEL",
-    "image_urls": "ADLATUS_IMAGE_URLS=forward",
+    "image_urls": "ADLATUS_IMAGE_URLS",
 }
 """The settings of the endpoint that is not in a routing table."""
 
@@ -61,6 +62,7 @@ class Resources:
     wakeup: Wakeup
     llm: Llm
     relay: Relay
+    images: Images
     metrics: Metrics
     project_by_key: Mapping[bytes, str]
     report: tuple[tuple[str, str, str], ...]
@@ -84,6 +86,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         wakeup = await stack.enter_async_context(listen(dsn, leases.WAKE_CHANNEL))
         routing, model_report = await stack.enter_async_context(open_routing(settings))
         clients = await stack.enter_async_context(open_clients(routing.endpoints))
+        images = await stack.enter_async_context(open_images())
         report = (
             ("data folder", str(settings.data_dir), "--data-dir or ADLATUS_DATA_DIR"),
             ("database", database_report, "ADLATUS_DATABASE_URL"),
@@ -99,6 +102,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             wakeup,
             Llm(clients, routing),
             Relay(clients, routing),
+            images,
             metrics,
             _project_by_key(settings),
             report,
@@ -163,7 +167,13 @@ async def open_routing(settings: Settings) -> AsyncIterator[tuple[Routing, str]]
         stand_in = None
         if table.wants_rehearsal if table else configured is None:
             base_url = await stack.enter_async_context(rehearsal.running(script=script))
-            stand_in = Endpoint(models_file.REHEARSAL, base_url, forwards_images=True, set_by=_SET_BY)
+            stand_in = Endpoint(
+                models_file.REHEARSAL,
+                base_url,
+                timeout_s=settings.model_timeout_s,
+                image_urls="forward",
+                set_by=_SET_BY,
+            )
         elif script:
             log.warning("no name leads to the rehearsal model, its script is ignored", script=str(script))
         routes = _routes(settings, table, stand_in) if table else []
@@ -189,7 +199,7 @@ def _configured(settings: Settings) -> Endpoint | None:
         settings.model_base_url,
         headers=models_file.key_headers(key),
         timeout_s=settings.model_timeout_s,
-        forwards_images=models_file.forwards_images(settings.image_urls, url),
+        image_urls=models_file.of_images(settings.image_urls, url),
         set_by=_SET_BY,
     )
 

@@ -67,10 +67,10 @@ class Settings(BaseSettings):
         Field(gt=0, description="Longest silence of a model endpoint, in seconds, before and between tokens"),
     ] = 120
     image_urls: Annotated[
-        Literal["auto", "forward", "refuse"],
+        Literal["auto", "forward", "inline", "refuse"],
         Field(
-            description="Whether `https://` images go to model endpoints as links, which they then fetch themselves; "
-            "`auto` forwards to OpenAI and the rehearsal model only. `data:` URLs always go"
+            description="Who fetches images that messages link to: the model endpoint (`forward`), this server, from "
+            "public addresses only (`inline`), nobody (`refuse`); `auto` is `forward` for OpenAI, else `inline`"
         ),
     ] = "auto"
     rehearsal_script: Annotated[

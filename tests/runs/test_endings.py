@@ -280,14 +280,13 @@ def test_an_endpoint_where_nobody_listens_fails_the_run_but_not_the_assistant(
 ) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound, so that nobody else gets the port, but not listening
-        settings = Settings(
-            database_url=new_database(), model_base_url=f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
-        )
+        where = f"127.0.0.1:{closed.getsockname()[1]}"
+        settings = Settings(database_url=new_database(), model_base_url=f"http://{where}/v1")
         with serving(loop, settings) as server, client_of(server) as http:
             check_failed(
                 converse(http, "Hello?"),
                 "server_error",
-                "The model endpoint (127.0.0.1) could not be reached: check that it runs, and ADLATUS_MODEL_BASE_URL.",
+                f"The model endpoint ({where}) could not be reached: check that it runs, and ADLATUS_MODEL_BASE_URL.",
             )
 
 
@@ -753,26 +752,40 @@ def test_images_go_to_the_model_as_parts(http: httpx.Client) -> None:
     ]
 
 
-def test_links_to_images_are_refused_for_endpoints_that_would_fetch_them(
+def test_links_to_images_are_refused_or_forwarded_as_it_is_set(
     server: Server, loop: Loop, new_database: Callable[[], str]
 ) -> None:
-    """As an Ollama would, from inside its own network. Data URLs hold their image themselves."""
+    """Data URLs hold their image themselves."""
     elsewhere = server.model_url
     database_url = new_database()
     link = [{"type": "text", "text": ECHO}, picture("https://example.org/cat.png", detail="auto")]
-    settings = Settings(database_url=database_url, model_base_url=elsewhere)
+    settings = Settings(database_url=database_url, model_base_url=elsewhere, image_urls="refuse")
     with serving(loop, settings) as strict, client_of(strict) as http:
         check_failed(
             converse(http, link),
             "invalid_prompt",
-            "The message links to an image, and the model endpoint would fetch the link from inside its own "
-            "network. Send the image as a data: URL, or set ADLATUS_IMAGE_URLS=forward if that is safe.",
+            "The message links to an image, and links are not followed here. Send the image as a data: URL, or set "
+            "ADLATUS_IMAGE_URLS.",
         )
         own = [link[0], picture(PIXEL, detail="high")]
         assert heard(converse(http, own))["messages"] == [{"role": "user", "content": own}]
     settings = Settings(database_url=database_url, model_base_url=elsewhere, image_urls="forward")
     with serving(loop, settings) as lenient, client_of(lenient) as http:
         assert heard(converse(http, link))["messages"] == [{"role": "user", "content": link}]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"])
+def test_no_link_leads_into_the_servers_own_network(server: Server, loop: Loop, database_url: str, host: str) -> None:
+    """What is fetched for a client comes from public addresses only: here it would be the model's own server."""
+    inside = httpx.URL(server.model_url).copy_with(raw_path=b"/v1/models")
+    url = str(inside).replace("127.0.0.1", host)
+    settings = Settings(database_url=database_url, model_base_url=server.model_url)
+    with serving(loop, settings) as guarded, client_of(guarded) as http:
+        check_failed(
+            converse(http, [{"type": "text", "text": ECHO}, picture(url)]),
+            "invalid_prompt",
+            f"The image '{url}' could not be fetched: nothing public answers there. Send it as a data: URL.",
+        )
 
 
 def test_one_upstream_model_can_stand_for_every_name(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from adlatus.backends.models_file import REHEARSAL, checked_url, forwards_images, read
+from adlatus.backends.models_file import REHEARSAL, checked_url, of_images, read
 from adlatus.backends.routing import Endpoint, Route, Routing
 from adlatus.errors import StartupError
 
@@ -66,9 +66,10 @@ def test_a_table_becomes_routes_in_its_order(tmp_path: Path) -> None:
         omit=("stream_options",),
         rename={"max_completion_tokens": "max_tokens"},
     )
-    assert (alias.endpoint.timeout_s, alias.endpoint.forwards_images, alias.endpoint.headers) == (300, True, {})
+    assert (alias.endpoint.timeout_s, alias.endpoint.image_urls, alias.endpoint.headers) == (300, "forward", {})
     assert (pattern.model, pattern.endpoint.headers) == ("gpt-4*", {"authorization": "Bearer sk-1"})
-    assert (pattern.endpoint.timeout_s, pattern.endpoint.forwards_images) == (120, True)
+    assert (pattern.endpoint.timeout_s, pattern.endpoint.image_urls) == (120, "forward")
+    assert deployed.endpoint.image_urls == "inline"
     assert deployed.endpoint.headers == {"x-team": "blue", "api-key": "secret"}
     assert rest.endpoint is STAND_IN
 
@@ -107,8 +108,8 @@ ENDPOINT = '[endpoints.e]\nbase_url = "http://h/v1"\n'
         (ENDPOINT + MODEL + 'omit = ["messages"]', "models.a: 'messages' is the server's own, leave it out."),
         (ENDPOINT + "timeout_s = 0\n" + MODEL, "endpoints.e.timeout_s: input should be greater than 0."),
         (
-            ENDPOINT + 'image_urls = "inline"\n' + MODEL,
-            "endpoints.e.image_urls: input should be 'forward' or 'refuse'.",
+            ENDPOINT + 'image_urls = "auto"\n' + MODEL,
+            "endpoints.e.image_urls: input should be 'forward', 'inline' or 're",
         ),
         (ENDPOINT + 'api_key_env = "NO_KEY"\n' + MODEL, "endpoints.e.api_key_env: NO_KEY is not set in the environm"),
         (ENDPOINT + 'api_key = "k"\napi_key_env = "K"\n' + MODEL, "endpoints.e: give either api_key or api_key_env."),
@@ -132,14 +133,14 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("image_urls", "base_url", "forwards"),
+    ("image_urls", "base_url", "meant"),
     [
-        ("auto", "https://api.openai.com/v1", True),
-        ("auto", "https://api.openai.com.evil.example/v1", False),
-        ("auto", "http://localhost:11434/v1", False),
-        ("forward", "http://localhost:11434/v1", True),
-        ("refuse", "https://api.openai.com/v1", False),
+        ("auto", "https://api.openai.com/v1", "forward"),
+        ("auto", "https://api.openai.com.evil.example/v1", "inline"),
+        ("auto", "http://localhost:11434/v1", "inline"),
+        ("forward", "http://localhost:11434/v1", "forward"),
+        ("refuse", "https://api.openai.com/v1", "refuse"),
     ],
 )
-def test_links_go_to_openai_unless_it_is_said_otherwise(image_urls: str, base_url: str, forwards: bool) -> None:
-    assert forwards_images(image_urls, checked_url(base_url, "base_url")) is forwards  # type: ignore[arg-type]
+def test_links_go_to_openai_unless_it_is_said_otherwise(image_urls: str, base_url: str, meant: str) -> None:
+    assert of_images(image_urls, checked_url(base_url, "base_url")) == meant  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from adlatus.backends.routing import Endpoint, Route
-from adlatus.runs.prompt import RefusedImage, build
+from adlatus.runs.prompt import RefusedImage, build, links
 from adlatus.wire.messages import Message
 from adlatus.wire.runs import Run
 
@@ -43,8 +43,8 @@ def _link(url: str) -> Json:
     return {"type": "image_url", "image_url": {"url": url, "detail": "low"}}
 
 
-STRICT = Route("m", Endpoint("strict", "http://strict/v1", set_by={"image_urls": "ADLATUS_IMAGE_URLS=forward"}))
-LENIENT = Route("m", Endpoint("lenient", "http://lenient/v1", forwards_images=True))
+STRICT = Route("m", Endpoint("strict", "http://h/v1", image_urls="refuse", set_by={"image_urls": "ADLATUS_IMAGE_URLS"}))
+LENIENT = Route("m", Endpoint("lenient", "http://lenient/v1", image_urls="forward"))
 
 
 def test_instructions_come_first_and_messages_in_order() -> None:
@@ -114,6 +114,19 @@ def test_a_model_without_eyes_refuses_images() -> None:
 def test_what_the_original_fills_in_is_left_to_the_endpoint(name: str) -> None:
     assert name not in build(_run(**{name: 1.0}), [], LENIENT)
     assert build(_run(**{name: 0.0}), [], LENIENT)[name] == 0
+
+
+def test_links_are_replaced_by_what_was_fetched_where_this_server_fetches() -> None:
+    inline = Route("m", Endpoint("inline", "http://inline/v1", image_urls="inline"))
+    url, data = "https://example.com/a.png", "data:image/png;base64,AAAA"
+    messages = [
+        _message("user", _text("look"), _link(url), _link(data)),
+        _message("assistant", _link("https://example.com/b.png")),
+    ]
+    assert links(messages, inline) == [url]
+    assert links(messages, LENIENT) == links(messages, STRICT) == links(messages, replace(inline, vision=False)) == []
+    content = build(_run(), messages, inline, {url: "data:image/png;base64,BBBB"})["messages"][0]["content"]
+    assert [part["image_url"]["url"] for part in content[1:]] == ["data:image/png;base64,BBBB", data]
 
 
 def test_data_urls_always_go() -> None:

@@ -11,14 +11,14 @@ from typing import Annotated, Any, Literal
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
 
-from adlatus.backends.routing import Endpoint, Route
+from adlatus.backends.routing import Endpoint, ImageUrls, Route
 from adlatus.errors import StartupError
 
 SETTING = "ADLATUS_MODELS_FILE"
 REHEARSAL = "rehearsal"
 """The endpoint that a table may name without describing it."""
 
-ImageUrls = Literal["auto", "forward", "refuse"]
+AnyImageUrls = ImageUrls | Literal["auto"]
 _OURS = ("model", "messages", "stream")
 _Text = Annotated[str, StringConstraints(min_length=1)]
 
@@ -34,7 +34,7 @@ class _EndpointEntry(_Entry):
     api_key_header: _Text = "authorization"
     headers: dict[_Text, str] = {}
     timeout_s: Annotated[float, Field(gt=0)] | None = None
-    image_urls: Literal["forward", "refuse"] | None = None
+    image_urls: ImageUrls | None = None
 
 
 class _ModelEntry(_Entry):
@@ -70,7 +70,7 @@ class ModelsFile:
         return REHEARSAL in named and REHEARSAL not in self._content.endpoints
 
     def routes(
-        self, environ: Mapping[str, str], *, timeout_s: float, image_urls: ImageUrls, rehearsal: Endpoint | None
+        self, environ: Mapping[str, str], *, timeout_s: float, image_urls: AnyImageUrls, rehearsal: Endpoint | None
     ) -> list[Route]:
         """The routes in the file's order. Raises `StartupError` naming file, entry and what to do."""
         endpoints: dict[str, Endpoint] = {REHEARSAL: rehearsal} if rehearsal else {}
@@ -90,7 +90,7 @@ class ModelsFile:
         )
 
     def _endpoint(
-        self, name: str, entry: _EndpointEntry, secret: str | None, timeout_s: float, image_urls: ImageUrls
+        self, name: str, entry: _EndpointEntry, secret: str | None, timeout_s: float, image_urls: AnyImageUrls
     ) -> Endpoint:
         where = f"endpoints.{_key(name)}"
         url = checked_url(entry.base_url, f"{SETTING} ({self._path}), {where}.base_url,")
@@ -99,12 +99,12 @@ class ModelsFile:
             entry.base_url,
             headers={**entry.headers, **key_headers(secret, entry.api_key_header)},
             timeout_s=entry.timeout_s or timeout_s,
-            forwards_images=forwards_images(entry.image_urls or image_urls, url),
+            image_urls=entry.image_urls or of_images(image_urls, url),
             set_by={
                 "base_url": f"{where}.base_url in {SETTING}",
                 "api_key": f"{where}.api_key in {SETTING}",
                 "model": f"the `model` of its entry in {SETTING}",
-                "image_urls": f'image_urls = "forward" for {where} in {SETTING}',
+                "image_urls": f"{where}.image_urls in {SETTING}",
             },
         )
 
@@ -160,9 +160,11 @@ def key_headers(secret: str | None, header: str = "authorization") -> dict[str, 
     return {header: f"Bearer {secret}" if header.lower() == "authorization" else secret}
 
 
-def forwards_images(image_urls: ImageUrls, url: httpx.URL) -> bool:
-    """Whether the endpoint may be given links to fetch: by default only OpenAI's own, which is outside our network."""
-    return image_urls == "forward" or (image_urls == "auto" and url.host == "api.openai.com")
+def of_images(image_urls: AnyImageUrls, url: httpx.URL) -> ImageUrls:
+    """What becomes of links to images: by default only OpenAI's own endpoint, outside our network, may fetch them."""
+    if image_urls != "auto":
+        return image_urls
+    return "forward" if url.host == "api.openai.com" else "inline"
 
 
 def _first_of(error: ValidationError, path: Path) -> StartupError:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import httpx
@@ -14,20 +14,24 @@ from adlatus.errors import InvalidRequest
 Json = dict[str, Any]
 
 
+ImageUrls = Literal["forward", "inline", "refuse"]
+"""What becomes of a link to an image: the endpoint fetches it, or we do, or nobody."""
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """An OpenAI-compatible server.
 
-    `base_url` may hold `{model}`, which stands for the upstream's name of the model, and a query string.
-    `forwards_images` tells whether it may be given `https://` links to fetch. `set_by` says where an operator sets
-    what may be wrong: `base_url`, `api_key`, `model`, `image_urls`.
+    `base_url` may hold `{model}`, which stands for the upstream's name of the model, and a query string. `image_urls`
+    says what becomes of links to images. `set_by` says where an operator sets what may be wrong: `base_url`,
+    `api_key`, `model`, `image_urls`.
     """
 
     name: str
     base_url: str
     headers: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
     timeout_s: float = 120
-    forwards_images: bool = False
+    image_urls: ImageUrls = "inline"
     set_by: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def url(self, path: str, model: str = "") -> httpx.URL:

@@ -8,6 +8,7 @@ from typing import assert_never
 
 import structlog
 
+from adlatus.backends.images import ImageError
 from adlatus.backends.refusals import ModelError
 from adlatus.errors import InvalidRequest, Unavailable
 from adlatus.resources import Resources
@@ -114,7 +115,7 @@ async def _to_an_ending(lease: Lease, resources: Resources, journal: Journal, tu
         return await _attempt(lease, resources, journal, turn)
     except ModelError as error:
         return failed(LastError(code=error.code, message=error.message))
-    except (prompt.RefusedImage, InvalidRequest) as error:  # such as a model that is routed no longer
+    except (prompt.RefusedImage, ImageError, InvalidRequest) as error:  # such as a model that is routed no longer
         return failed(LastError(code="invalid_prompt", message=str(error)))
     except IllegalMove as error:
         if error.current is RunStatus.CANCELLING:
@@ -163,7 +164,8 @@ async def _attempt(lease: Lease, resources: Resources, journal: Journal, turn: T
 async def _ask(run: Run, messages: list[Message], resources: Resources, journal: Journal, turn: Turn) -> None:
     """Stream one answer of the model into the turn and to the readers."""
     route = resources.llm.routing.for_assistants(run.model)
-    request = prompt.build(run, messages, route)
+    fetched = await resources.images.fetch(prompt.links(messages, route))
+    request = prompt.build(run, messages, route, fetched)
     if run.tools:
         log.warning("tools are stored but not offered to the model yet", tools=[tool["type"] for tool in run.tools])
     asked_at = time.monotonic()
