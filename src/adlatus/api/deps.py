@@ -83,9 +83,10 @@ def authenticate(resources: Resources, authorization: str | None) -> str:
 
 
 async def _project(request: Request) -> str:
-    project_id = authenticate(request.app.state.resources, request.headers.get("authorization"))
-    request.scope[SEEN]["project"] = project_id
-    return project_id
+    seen: dict[str, str] = request.scope[SEEN]
+    if "project" not in seen:
+        seen["project"] = authenticate(request.app.state.resources, request.headers.get("authorization"))
+    return seen["project"]
 
 
 async def _beta(openai_beta: Annotated[str | None, Header(include_in_schema=False)] = None) -> None:
