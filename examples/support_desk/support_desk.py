@@ -99,7 +99,8 @@ class Ledger:
             self._written[model] += usage.total_tokens - usage.prompt_tokens
 
     def __str__(self) -> str:
-        return ", ".join(f"{model} {count}+{self._written[model]}" for model, count in sorted(self._read.items()))
+        used = (f"{model} {count}+{self._written[model]}" for model, count in sorted(self._read.items()))
+        return ", ".join(used) or "none"
 
 
 # --- The handbook
