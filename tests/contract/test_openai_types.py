@@ -65,6 +65,7 @@ DEVIATIONS = {
     "SyncCursorPage.object is added": OF_A_PAGE,
     "SyncCursorPage.first_id is added": OF_A_PAGE,
     "SyncCursorPage.last_id is added": OF_A_PAGE,
+    "AssistantToolChoice.function is left out": IF_SENT,
     "FileSearch.max_num_results is left out": IF_SENT,
     "FunctionDefinition.description is left out": IF_SENT,
     "JSONSchema.description is left out": IF_SENT,

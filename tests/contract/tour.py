@@ -172,7 +172,8 @@ class Tour:
         self._ask("GET", f"{RUN}/steps/{{step_id}}", **ids, step_id=step["id"])
         self._ask("GET", MESSAGES, query=f"?run_id={run['id']}", thread_id=thread)
         functions = [{"type": "function", "function": {"name": f"f{number}"}} for number in range(128)]
-        self._ended(self._ask("POST", RUNS, one | {"tools": functions}, thread_id=thread))
+        choice = {"type": "code_interpreter"}
+        self._ended(self._ask("POST", RUNS, one | {"tools": functions, "tool_choice": choice}, thread_id=thread))
         self._stream(RUNS, one, thread_id=thread)
 
     def _endings(self) -> None:
