@@ -163,7 +163,13 @@ async def open_routing(settings: Settings) -> AsyncIterator[tuple[Routing, str]]
         stand_in = None
         if table.wants_rehearsal if table else configured is None:
             base_url = await stack.enter_async_context(rehearsal.running(script=script))
-            stand_in = Endpoint(models_file.REHEARSAL, base_url, forwards_images=True, set_by=_SET_BY)
+            stand_in = Endpoint(
+                models_file.REHEARSAL,
+                base_url,
+                timeout_s=settings.model_timeout_s,
+                forwards_images=True,
+                set_by=_SET_BY,
+            )
         elif script:
             log.warning("no name leads to the rehearsal model, its script is ignored", script=str(script))
         routes = _routes(settings, table, stand_in) if table else []

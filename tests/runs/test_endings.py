@@ -278,14 +278,13 @@ def test_an_endpoint_where_nobody_listens_fails_the_run_but_not_the_assistant(
 ) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound, so that nobody else gets the port, but not listening
-        settings = Settings(
-            database_url=new_database(), model_base_url=f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
-        )
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        settings = Settings(database_url=new_database(), model_base_url=f"http://{address}/v1")
         with serving(loop, settings) as server, client_of(server) as http:
             check_failed(
                 converse(http, "Hello?"),
                 "server_error",
-                "The model endpoint (127.0.0.1) could not be reached: check that it runs, and ADLATUS_MODEL_BASE_URL.",
+                f"The model endpoint ({address}) could not be reached: check that it runs, and ADLATUS_MODEL_BASE_URL.",
             )
 
 
