@@ -73,7 +73,7 @@ async def _models(settings: Settings) -> list[Finding]:
 
 
 async def _endpoint(llm: Llm, endpoint: Endpoint) -> Finding:
-    name, shown = f"model ({endpoint.name})", httpx.URL(endpoint.base_url).copy_with(username=None, password=None)
+    name, shown = f"model ({endpoint.name})", endpoint.shown
     if not endpoint.lists_models:
         return Finding(name, None, f"{shown} has no list of models to check")
     try:

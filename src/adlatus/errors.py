@@ -67,7 +67,7 @@ class Unavailable(ApiError):  # noqa: N818
 
 
 class BadGateway(ApiError):  # noqa: N818
-    """A model endpoint does not take this server's key: 502. Only the operator can help."""
+    """A model endpoint does not take this server's key, or does not answer as one: 502. Only the operator can help."""
 
     status = 502
     type = "server_error"
@@ -105,7 +105,10 @@ def not_found(noun: str, object_id: str) -> NotFound:
 
 def unknown_model(model: str) -> NotFound:
     """The 404 of the original's other APIs, which say it in other words than *retrieve model*."""
-    return NotFound(f"The model `{model}` does not exist or you do not have access to it.", code="model_not_found")
+    return NotFound(
+        f"The model `{_shortened(model, MAX_NAME)}` does not exist or you do not have access to it.",
+        code="model_not_found",
+    )
 
 
 def body(error: ApiError) -> dict[str, dict[str, str | None]]:

@@ -193,11 +193,13 @@ def _configured(settings: Settings) -> Endpoint | None:
     if settings.model_base_url is None:
         return None
     url = models_file.checked_url(settings.model_base_url, "ADLATUS_MODEL_BASE_URL")
-    key = settings.model_api_key.get_secret_value() if settings.model_api_key else None
+    headers = models_file.key_headers(settings.model_api_key.get_secret_value() if settings.model_api_key else None)
+    if models_file.unfit_header(headers):
+        raise StartupError(f"ADLATUS_MODEL_API_KEY: the key {models_file.NO_HEADER}.")
     return Endpoint(
         str(url.netloc, "ascii"),
         settings.model_base_url,
-        headers=models_file.key_headers(key),
+        headers=headers,
         timeout_s=settings.model_timeout_s,
         image_urls=models_file.of_images(settings.image_urls, url),
         set_by=_SET_BY,
@@ -216,9 +218,8 @@ def _routing_report(
         yield "rehearsal: a scripted stand-in, not a language model"
     if default:
         others = "other" if routes else "every"
-        shown = httpx.URL(default.base_url).copy_with(username=None, password=None)
         which = f"{others} name goes to {settings.model}" if settings.model else f"{others} name passes through"
-        yield f"{shown}, {which}"
+        yield f"{default.shown}, {which}"
 
 
 def _keys_report(settings: Settings) -> str:

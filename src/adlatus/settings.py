@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -64,7 +65,11 @@ class Settings(BaseSettings):
     ] = None
     model_timeout_s: Annotated[
         float,
-        Field(gt=0, description="Longest silence of a model endpoint, in seconds, before and between tokens"),
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="Longest silence of a model endpoint, in seconds, before and between tokens",
+        ),
     ] = 120
     image_urls: Annotated[
         Literal["auto", "forward", "inline", "refuse"],
@@ -125,3 +130,11 @@ def is_loopback(host: str) -> bool:
         return ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def host_name(url: str) -> str:
+    """The host part of a URL; nothing where there is none, or none that can be made out."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""

@@ -125,15 +125,16 @@ class Worker:
             await self._hand_back(lease)
         except Exception:
             log.exception("executor failed", run_id=lease.run_id)
-            await self._hand_back(lease)
+            await self._hand_back(lease, failed=True)
         finally:
             if self._room() == 0:
                 self._wakeup.set()  # there may be a run that waits for this place
             self._running.pop(lease.token, None)
             self._metrics.runs_executing.set(len(self._running))
 
-    async def _hand_back(self, lease: Lease) -> None:
+    async def _hand_back(self, lease: Lease, *, failed: bool = False) -> None:
+        release = leases.abandon_if_held if failed else leases.release_if_held
         with suppress(Unavailable):
-            await leases.release_if_held(self._database, lease)
+            await release(self._database, lease)
             await leases.wake(self._database)
             log.info("run handed back", run_id=lease.run_id)

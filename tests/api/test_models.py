@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
 
+from adlatus.backends.llm import LIST_BYTES
 from adlatus.settings import Settings
 from tests.conftest import Loop, Server, serving
 from tests.runs.transcripts import client_of, sent
@@ -85,10 +87,10 @@ def test_a_name_that_can_be_asked_for_can_be_retrieved(http: httpx.Client, name:
     assert sent(http.get(f"/models/{name}"))["id"] == name
 
 
-@pytest.mark.parametrize("name", ["gpt-5", "qwen3:32b", "llama-of-nobody", "r/other"])
+@pytest.mark.parametrize("name", ["gpt-5", "qwen3:32b", "llama-of-nobody", "r/other", "a\nb", "a\n", "../x"])
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_a_name_that_leads_nowhere_does_not_exist(http: httpx.Client, method: str, name: str) -> None:
-    response = http.request(method, f"/models/{name}")
+    response = http.request(method, f"/models/{quote(name, safe='')}")
     assert (response.status_code, response.json()["error"]) == (
         404,
         {
@@ -114,6 +116,44 @@ def test_an_endpoint_that_is_down_hides_its_own_names_only(
     assert shown[:3] == ["gpt-4o", "embed", "plain"]
     assert "rehearsal" in shown
     assert "llama" not in shown
+
+
+@pytest.mark.slow
+def test_an_endpoint_that_hangs_is_not_waited_for_by_those_who_ask_for_others(
+    loop: Loop, database_url: str, tmp_path: Path
+) -> None:
+    beginning, _, _ = LISTED.rpartition(b'{"id"')
+    with (
+        upstream(beginning, hold=True) as hangs,
+        routed(loop, database_url, tmp_path, ollama=hangs.base_url) as client,
+    ):
+        assert sent(client.get("/models/r/rehearsal"))["id"] == "r/rehearsal"
+        assert hangs.requests == 0
+        assert [model["id"] for model in sent(client.get("/models"))["data"]][:3] == ["gpt-4o", "embed", "plain"]
+        assert client.get("/models/llama").status_code == 503
+
+
+def test_odd_lists_are_read_as_far_as_they_make_sense(loop: Loop, database_url: str) -> None:
+    odd = (
+        b'{"data":[{"id":5},{"id":"a","created":true,"owned_by":{}},{"id":"b\\u0000\\n","created":1e40},'
+        b'{"id":"c","created":18446744073709551615},{"id":"a","created":1.5}]}'
+    )
+    with (
+        upstream(LISTED.partition(b"{")[0] + odd) as other,
+        serving(loop, Settings(database_url=database_url, model_base_url=other.base_url)) as server,
+        client_of(server) as client,
+    ):
+        shown = [(model["id"], model["created"]) for model in sent(client.get("/models"))["data"]]
+    assert shown == [("a", 0), ("b\0\n", 0), ("c", 2**64 - 1)]
+
+
+def test_a_list_without_end_is_not_read_to_it(loop: Loop, database_url: str) -> None:
+    with (
+        upstream(LISTED, b'{"id":"a"},' * (LIST_BYTES // 8), hold=True) as endless,
+        serving(loop, Settings(database_url=database_url, model_base_url=endless.base_url)) as server,
+        client_of(server) as client,
+    ):
+        assert client.get("/models").status_code == 503
 
 
 def test_where_nothing_can_be_listed_the_reason_is_told(loop: Loop, database_url: str) -> None:

@@ -387,6 +387,15 @@ def test_a_client_that_leaves_leaves_no_task_behind(text: str, stream: bool, cap
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
 
 
+@pytest.mark.parametrize("header", [{"host": "evil.example"}, {"host": ""}, {"origin": "http://evil.example"}])
+def test_what_was_asked_is_not_for_web_pages(http: httpx.Client, header: dict[str, str]) -> None:
+    """Nor for those whose name was made to lead to this machine."""
+    for method, path in (("GET", "/requests"), ("DELETE", "/requests"), ("POST", "/v1/chat/completions")):
+        response = http.request(method, str(http.base_url.copy_with(path=path)), headers=header)
+        assert response.status_code == 403
+        assert "for this machine only" in response.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_it_stops_at_once_although_requests_hang(
     loop_factory: Callable[[], asyncio.AbstractEventLoop], caplog: pytest.LogCaptureFixture
@@ -402,7 +411,9 @@ def test_it_stops_at_once_although_requests_hang(
                     for stream in (False, True)
                 ]
                 unfinished = socket.create_connection(("127.0.0.1", int(url.split(":")[2].removesuffix("/v1"))))
-                unfinished.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
+                unfinished.sendall(
+                    b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{"
+                )
                 await until(lambda: len(tasks_of_requests()) == len(hanging) + 1)
                 stopping = time.monotonic()
             took_s = time.monotonic() - stopping

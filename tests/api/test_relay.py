@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from openai import NotFoundError, OpenAI
+from structlog.testing import capture_logs
 
 from adlatus.settings import Settings
 from tests.conftest import Loop, Server, serving
@@ -178,6 +179,79 @@ def test_an_endpoint_that_is_down_is_told(loop: Loop, database_url: str, tmp_pat
             "ADLATUS_MODELS_FILE."
         )
         assert response.headers["retry-after"]
+
+
+ODD = {
+    "redirect": b"HTTP/1.1 302 Found\r\nlocation: http://10.0.0.1/\r\ncontent-length: 0\r\n\r\n",
+    "not modified": b"HTTP/1.1 304 Not Modified\r\ncontent-length: 20\r\n\r\n",
+    "switching": b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nx",
+    "no status": b"HTTP/1.1 999 Odd\r\ncontent-length: 2\r\n\r\n{}",
+}
+
+
+@pytest.mark.parametrize("said", ODD.values(), ids=ODD)
+def test_a_status_that_is_not_for_clients_does_not_reach_them(
+    loop: Loop, database_url: str, tmp_path: Path, said: bytes
+) -> None:
+    with upstream(said) as odd, routed(loop, database_url, tmp_path, odd.base_url) as client:
+        response = client.post("chat/completions", content=BODY)
+    assert "not as a model endpoint does: check endpoints.other.base_url" in shown(response, 502)["message"]
+    assert "location" not in response.headers
+
+
+def test_an_answer_does_not_speak_for_this_server(loop: Loop, database_url: str, tmp_path: Path) -> None:
+    ours = b"access-control-allow-origin: *\r\nAccess-Control-Allow-Credentials: true\r\nclear-site-data: *\r\n"
+    theirs = (
+        b"www-authenticate: Basic\r\nx-request-id: theirs\r\nx-odd: \xff\r\nconnection: close, x-hop\r\nx-hop: 1\r\n"
+    )
+    said = b"HTTP/1.1 403 No\r\ncontent-length: 2\r\n" + ours + theirs + b"\r\n{}"
+    with upstream(said) as other, routed(loop, database_url, tmp_path, other.base_url) as client:
+        headers = client.post("chat/completions", content=BODY, headers={"origin": "http://evil.example"}).headers
+    assert not [name for name in headers if name.startswith("access-control-") or name in ("clear-site-data", "x-hop")]
+    assert "www-authenticate" not in headers
+    assert headers["x-odd"] == "\xff"
+    assert len(headers.get_list("x-request-id")) == 1
+    assert headers["x-request-id"].startswith("req_")
+
+
+BROKEN_HEADS = {
+    "a line that is none": b"HTTP/1.1 200 OK\r\n: x\r\n\r\n",
+    "a break in a value": b"HTTP/1.1 200 OK\r\nx-a: b\rset-cookie: c\r\ncontent-length: 0\r\n\r\n",
+    "two lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 5\r\n\r\nhello",
+    "length and chunks": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "no HTTP": b"SSH-2.0-OpenSSH_9.2\r\n",
+}
+
+
+@pytest.mark.parametrize("said", BROKEN_HEADS.values(), ids=BROKEN_HEADS)
+def test_an_answer_that_is_no_http_is_told_and_the_log_keeps_the_key(
+    loop: Loop, database_url: str, tmp_path: Path, said: bytes
+) -> None:
+    with (
+        capture_logs() as logged,
+        upstream(said) as other,
+        routed(loop, database_url, tmp_path, other.base_url) as client,
+    ):
+        shown(client.post("chat/completions", content=BODY), 503)
+    [line] = [line for line in logged if line["event"] == "model endpoint unreachable"]
+    assert line["error"]
+    assert "sk-upstream" not in str(logged)
+
+
+def test_headers_that_cannot_be_sent_on_stay_here(behind: tuple[Upstream, httpx.Client]) -> None:
+    other, client = behind
+    headers = {b"idempotency-key": b"\xe9\xff", b"openai-beta": b"a=v1"}
+    assert client.post("chat/completions", content=BODY, headers=headers).status_code == 200
+    head = other.received[-1][0].lower()
+    assert b"idempotency-key" not in head
+    assert b"openai-beta: a=v1" in head
+
+
+def test_a_name_that_is_too_long_for_one_does_not_exist(behind: tuple[Upstream, httpx.Client]) -> None:
+    _, client = behind
+    error = shown(client.post("chat/completions", json={"model": "a" * 1_000_000}), 404)
+    assert error["code"] == "model_not_found"
+    assert len(error["message"]) < 500
 
 
 def test_a_stream_arrives_as_it_comes_and_ends_where_it_breaks_off(

@@ -589,6 +589,40 @@ def test_deleting_the_thread_of_a_run_ends_its_stream_and_its_request(
         eventually(lambda: model.hung_up_at, within_s=5)
 
 
+MEBIBYTE = b"a" * 2**20
+ENDLESS = {
+    "a line": (HEAD, MEBIBYTE, 20),
+    "a JSON object": (HEAD.replace(b"text/event-stream", b"application/json") + b"{", MEBIBYTE, 20),
+    "comments": (HEAD, b": " + MEBIBYTE + b"\n", 140),
+}
+
+
+@pytest.mark.parametrize(("head", "piece", "times"), ENDLESS.values(), ids=ENDLESS)
+def test_an_answer_without_end_is_not_kept(
+    loop: Loop, new_database: Callable[[], str], head: bytes, piece: bytes, times: int
+) -> None:
+    with (
+        upstream(head, *[piece] * times, hold=True) as model,
+        serving(loop, Settings(database_url=new_database(), model_base_url=model.base_url)) as server,
+        client_of(server) as http,
+    ):
+        talk = converse(http, "Hello?")
+        run = talk.run(talk.stream()[-2].payload["id"])
+        assert run["last_error"]["message"] == "The model endpoint sent more than an answer can be."
+        assert model.requests == 1
+
+
+def test_an_error_without_end_is_read_at_its_beginning(loop: Loop, new_database: Callable[[], str]) -> None:
+    with (
+        upstream(b"HTTP/1.1 400 No\r\nconnection: close\r\n\r\n", MEBIBYTE, hold=True) as model,
+        serving(loop, Settings(database_url=new_database(), model_base_url=model.base_url)) as server,
+        client_of(server) as http,
+    ):
+        talk = converse(http, "Hello?")
+        run = talk.run(talk.stream()[-2].payload["id"])
+        assert run["last_error"]["message"].endswith(f"refused the request (400): {'a' * 200}")
+
+
 def test_deleting_threads_at_any_moment_harms_nobody(server: Server, http: httpx.Client) -> None:
     for number in range(60):
         talk = converse(http, "[[tokens: 3]] [[pace: 0.002]]")

@@ -253,6 +253,29 @@ def test_a_worker_interrupts_what_is_cancelled_or_lost(loop: Loop, database: Dat
     loop.run(scenario())
 
 
+def test_a_run_on_which_its_executor_fails_counts_as_abandoned(loop: Loop, database: Database) -> None:
+    """Or it would be claimed and fail for ever, as fast as the database can."""
+
+    async def scenario() -> None:
+        await add_run(database)
+        seen: list[int] = []
+
+        async def fail(lease: Lease) -> None:
+            seen.append(lease.abandoned)
+            if len(seen) <= 3:
+                raise ValueError("a fault of ours")
+            await asyncio.Event().wait()
+
+        worker = Worker(database, Wakeup(), Metrics(), fail, concurrency=1)
+        running = asyncio.create_task(worker.run())
+        await until(lambda: len(seen) == 4)
+        assert seen == [0, 1, 2, 3]
+        await worker.stop()
+        await running
+
+    loop.run(scenario())
+
+
 @pytest.mark.slow
 def test_a_worker_that_stops_hands_back_what_it_has(loop: Loop, database: Database) -> None:
     async def scenario() -> None:

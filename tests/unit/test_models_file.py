@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from adlatus.backends.models_file import REHEARSAL, checked_url, of_images, read
+from adlatus.backends.models_file import MOST_BYTES, REHEARSAL, checked_url, of_images, read
 from adlatus.backends.routing import Endpoint, Route, Routing
 from adlatus.errors import StartupError
 
@@ -114,6 +114,15 @@ ENDPOINT = '[endpoints.e]\nbase_url = "http://h/v1"\n'
         (ENDPOINT + 'api_key_env = "NO_KEY"\n' + MODEL, "endpoints.e.api_key_env: NO_KEY is not set in the environm"),
         (ENDPOINT + 'api_key = "k"\napi_key_env = "K"\n' + MODEL, "endpoints.e: give either api_key or api_key_env."),
         ('[endpoints.e]\nbase_url = "localhost:11434"\n' + MODEL, "is not an http(s) address: 'localhost:11434'."),
+        (ENDPOINT + "timeout_s = inf\n" + MODEL, "endpoints.e.timeout_s: input should be a finite number."),
+        (ENDPOINT + MODEL + 'rename = { user = "model" }', "models.a: 'model' is the server's own, leave it out."),
+        (ENDPOINT + MODEL + f"parameters = {{ seed = {2**70} }}", "models.a.parameters: cannot be written as JSON ("),
+        (ENDPOINT + f"timeout_s = {'9' * 5000}\n" + MODEL, "is not TOML: "),
+        (ENDPOINT + "timeout_s = " + "[" * 5000 + "\n" + MODEL, "is not TOML: "),
+        (ENDPOINT + 'api_key = "hidden\\n"\n' + MODEL, "endpoints.e: the header 'authorization' or its value has a "),
+        (ENDPOINT + 'headers = { "a b" = "hidden" }\n' + MODEL, "endpoints.e: the header 'a b' or its value has a "),
+        ('[endpoints.e]\nbase_url = "http://{model}.h/v1"\n' + MODEL, "has {model} in its host, where the names of "),
+        ('[endpoints.e]\nbase_url = "htp://me:hidden@h/v1"\n' + MODEL, "is not an http(s) address. It usually ends"),
         ('[endpoints.e]\nbase_url = "http://[::1/v1"\n' + MODEL, "is not an http(s) address: "),
     ],
 )
@@ -122,6 +131,7 @@ def test_a_fault_is_told_with_its_place_and_what_to_do(tmp_path: Path, text: str
         routes(tmp_path, text)
     assert str(refused.value).startswith("ADLATUS_MODELS_FILE (")
     assert problem in str(refused.value)
+    assert "hidden" not in str(refused.value)
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
@@ -130,6 +140,11 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b"\xff")
     with pytest.raises(StartupError, match="is not TOML"):
         read(tmp_path / "latin.toml")
+    (tmp_path / "long.toml").write_bytes(b"#" * (MOST_BYTES + 1))
+    with pytest.raises(StartupError, match="no table of models"):
+        read(tmp_path / "long.toml")
+    with pytest.raises(StartupError, match=r"cannot read .*: Is a directory"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -148,3 +148,19 @@ def test_assistants_are_refused_what_their_model_cannot_do(
 def test_assistants_get_what_their_model_can_do() -> None:
     assert LIMITED.for_assistants("plain", response_format={"type": "json_object"}).endpoint is OLLAMA
     assert Routing(TABLE, None).for_assistants("gpt-4o", tools=[{"type": "file_search"}], response_format=SCHEMA)
+
+
+def test_no_name_leads_to_another_address_than_that_of_its_model() -> None:
+    azure = Endpoint("azure", "https://h/deployments/{model}/x?v=1")
+    routing = Routing([Route("azure/*", azure, "*")], Route("*", OLLAMA))
+    for name in ("azure/", "azure/.", "azure/..", "azure/" + "a" * 600, "a" * 600):
+        assert routing.resolve(name) is None
+    assert meant(routing, "azure/...") == ("azure", "...")
+    assert meant(routing, "..") == ("ollama", "..")
+    assert azure.url("/y", "../a?b#c%2f\n").raw_path == b"/deployments/..%2Fa%3Fb%23c%252f%0A/x/y?v=1"
+
+
+def test_an_address_is_shown_without_its_secrets() -> None:
+    endpoint = Endpoint("e", "https://me:hidden@h:1/v1?key=hidden")
+    assert endpoint.shown == "https://h:1/v1"
+    assert "hidden" not in repr(endpoint)

@@ -89,6 +89,9 @@ def test_usage_is_spelled_as_the_original_did() -> None:
         {"usage": 7},
         {"usage": {"prompt_tokens": "many"}},
         {"usage": {"prompt_tokens": 1, "completion_tokens": None}},
+        {"usage": {"prompt_tokens": -1, "completion_tokens": 2}},
+        {"usage": {"prompt_tokens": 1, "completion_tokens": 2**64 - 1}},
+        {"usage": {"prompt_tokens": True, "completion_tokens": 2}},
         {"usage": {}, "choices": []},
     ],
 )

@@ -2,7 +2,6 @@
 without keys, which any web page could otherwise reach (DESIGN.md, section 3, rule 11)."""
 
 import time
-from urllib.parse import urlsplit
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -11,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from adlatus.api.deps import SEEN
 from adlatus.errors import ApiError, Forbidden, InternalError, InvalidRequest, body
 from adlatus.ids import new_request_id
-from adlatus.settings import is_loopback
+from adlatus.settings import host_name, is_loopback
 from adlatus.telemetry import Metrics, log_context
 from adlatus.wire.events import compact
 
@@ -87,7 +86,7 @@ class GuardKeyless:
         await self._app(scope, receive, send)
 
     def _refusal(self, headers: Headers) -> ApiError | None:
-        host = _host_name(f"//{headers.get('host', '')}")
+        host = host_name(f"//{headers.get('host', '')}")
         if not is_loopback(host):
             return Forbidden(
                 f"This server has no API keys and answers on loopback only, not as '{host[:128]}'. "
@@ -106,15 +105,7 @@ class GuardKeyless:
     def _is_ours(self, origin: str) -> bool:
         if origin in self._allowed or "*" in self._allowed:
             return True
-        return is_loopback(_host_name(origin))
-
-
-def _host_name(url: str) -> str:
-    """The host part of a URL; nothing where there is none, or none that can be made out."""
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
+        return is_loopback(host_name(origin))
 
 
 async def respond(error: ApiError, send: Send) -> None:

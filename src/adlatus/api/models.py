@@ -5,18 +5,27 @@ from collections.abc import Mapping
 
 import structlog
 from fastapi import Response
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from adlatus.api.deps import Opened, json_response, keyed_router
 from adlatus.backends.llm import Llm
 from adlatus.backends.refusals import ModelError
-from adlatus.backends.routing import Endpoint, Route
+from adlatus.backends.routing import LONGEST_NAME, Endpoint, Route
 from adlatus.errors import Forbidden, NotFound, Unavailable
 from adlatus.wire.common import Json
 from adlatus.wire.models import ListModelsResponse, Model
 
 log = structlog.get_logger(__name__)
-router = keyed_router()
 
+
+class _AnyName(StringConvertor):
+    """Whatever stands in a path: Starlette's own `path` leaves out line breaks, whose 404 would be of another kind."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("any", _AnyName())
+router = keyed_router()
 
 Offered = Mapping[Endpoint, Mapping[str, Json]]
 """What each endpoint lists, by the names of its models."""
@@ -27,25 +36,25 @@ async def list_models(opened: Opened) -> Response:
     """List the names of the routing table, and what its endpoints offer under names that lead there."""
     routing = opened.llm.routing
     offered = await _offered(opened.llm)
-    models = [_shown(route.pattern, route, offered) for route in routing.aliases]
+    models = [_shown(route.pattern, route, offered.get(route.endpoint, {})) for route in routing.aliases]
     listed = {model.id for model in models}
     for endpoint, own in offered.items():
         routes = {name: routing.resolve(name) for name in own if name not in listed}
         models += [
-            _shown(name, route, offered)
+            _shown(name, route, own)
             for name, route in routes.items()
             if route and route.endpoint == endpoint and route.model == name
         ]
     return json_response(ListModelsResponse(data=models).json_bytes())
 
 
-@router.get("/models/{model:path}", response_model=Model)
+@router.get("/models/{model:any}", response_model=Model)
 async def retrieve_model(opened: Opened, model: str) -> Response:
     """Retrieve one of the models, or the one that stands in for a name. *Source* of the error: recorded."""
     return json_response((await _model(opened.llm, model)).json_bytes())
 
 
-@router.delete("/models/{model:path}", include_in_schema=False)
+@router.delete("/models/{model:any}", include_in_schema=False)
 async def delete_model(opened: Opened, model: str) -> Response:
     """Refuse: the original deletes the fine-tuned models that it has made. *Source* of the 404: recorded."""
     await _model(opened.llm, model)
@@ -53,11 +62,18 @@ async def delete_model(opened: Opened, model: str) -> Response:
 
 
 async def _model(llm: Llm, name: str) -> Model:
-    offered = await _offered(llm)
+    """A model by the name that leads to it. Only its own endpoint is asked.
+
+    Raises `NotFound`, or `Unavailable` where that endpoint has to tell whether it exists and does not answer.
+    """
     route = llm.routing.resolve(name)
-    if route and (route in llm.routing.aliases or route.model in offered.get(route.endpoint, {})):
-        return _shown(name, route, offered)
-    raise NotFound(f"The model '{name}' does not exist", param="model", code="model_not_found")
+    if route:
+        offered = await _listed(llm, route.endpoint)
+        if route in llm.routing.aliases or (not isinstance(offered, ModelError) and route.model in offered):
+            return _shown(name, route, {} if isinstance(offered, ModelError) else offered)
+        if isinstance(offered, ModelError):
+            raise Unavailable(offered.message)
+    raise NotFound(f"The model '{name[:LONGEST_NAME]}' does not exist", param="model", code="model_not_found")
 
 
 async def _offered(llm: Llm) -> Offered:
@@ -81,12 +97,12 @@ async def _listed(llm: Llm, endpoint: Endpoint) -> dict[str, Json] | ModelError:
         return error
 
 
-def _shown(name: str, route: Route, offered: Offered) -> Model:
+def _shown(name: str, route: Route, offered: Mapping[str, Json]) -> Model:
     """A model under the name that was asked for, with what its endpoint tells of it."""
-    told = offered.get(route.endpoint, {}).get(route.model, {})
+    told = offered.get(route.model, {})
     created, owned_by = told.get("created"), told.get("owned_by")
     return Model(
         id=name,
-        created=created if isinstance(created, int) else 0,
+        created=created if type(created) is int else 0,  # not isinstance: True is no time
         owned_by=owned_by if isinstance(owned_by, str) else route.endpoint.name,
     )

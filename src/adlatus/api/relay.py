@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from adlatus.api.deps import Opened, keyed_router, read_json
 from adlatus.backends.relay import Relay, answer_headers
 from adlatus.backends.routing import Route
-from adlatus.backends.upstreams import TRANSPORT_ERRORS
+from adlatus.backends.upstreams import TRANSPORT_ERRORS, told
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +75,7 @@ class Relayed(Response):
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
             except TRANSPORT_ERRORS as error:
                 # Without the end of its body the answer is seen to be broken off, as it is
-                log.warning("the upstream broke its answer off", error=repr(error))
+                log.warning("the upstream broke its answer off", error=told(error))
                 return
             await send({"type": "http.response.body", "body": b""})
 

@@ -19,24 +19,33 @@ Chunk = Json
 READ_ON_S = 0.25
 """How long the end of a body is waited for after `[DONE]`. It is what lets the connection be used again."""
 
+LONGEST_LINE_BYTES = 16 * 2**20
+LONGEST_ANSWER_BYTES = 128 * 2**20
+"""What is read of one answer, chunks with all that is around their few characters of text."""
+
 
 async def payloads(response: httpx.Response) -> AsyncGenerator[list[bytes]]:
     """The payloads of a stream's lines, in the batches in which the network delivers them.
 
-    A body that is one JSON object is one payload: some gateways overlook that a stream was asked for.
+    A body that is one JSON object is one payload: some gateways overlook that a stream was asked for. Raises
+    `ModelError` where a line, or all of it, is too long to be an answer.
     """
-    rest, begun, whole = b"", False, False
+    rest, read_bytes, begun, whole = bytearray(), 0, False, False
     async for piece in response.aiter_raw() if "content-encoding" not in response.headers else response.aiter_bytes():
         rest += piece
+        read_bytes += len(piece)
+        if len(rest) > LONGEST_LINE_BYTES or read_bytes > LONGEST_ANSWER_BYTES:
+            raise ModelError("The model endpoint sent more than an answer can be.", "server_error")
         if not begun:
             head = rest.lstrip()
             begun, whole = bool(head), head.startswith(b"{")
-        if whole:
+        if whole or b"\n" not in piece:
             continue
-        *lines, rest = rest.split(b"\n")
+        *lines, last = bytes(rest).split(b"\n")
+        rest = bytearray(last)
         if data := [payload for line in lines if (payload := _payload(line))]:
             yield data
-    if payload := rest if whole else _payload(rest):
+    if payload := bytes(rest) if whole else _payload(bytes(rest)):
         yield [payload]
 
 
@@ -53,7 +62,7 @@ def _payload(line: bytes) -> bytes:
 
 async def read_on(batches: AsyncGenerator[list[bytes]]) -> None:
     """Read to the end of the body, which comes at once unless the server has more to do."""
-    with suppress(TimeoutError, *TRANSPORT_ERRORS):
+    with suppress(TimeoutError, ModelError, *TRANSPORT_ERRORS):
         async with asyncio.timeout(READ_ON_S):
             async for _ in batches:
                 pass

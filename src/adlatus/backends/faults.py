@@ -89,7 +89,7 @@ def of(parsed: Any) -> Fault:
     said = error.get("message") if isinstance(error, dict) else error
     return Fault(
         said[:500] if isinstance(said, str) else _dumped(parsed),
-        frozenset(str(described[name]).lower() for name in ("code", "type") if described.get(name) is not None),
+        frozenset(str(mark).lower() for name in ("code", "type") if isinstance(mark := described.get(name), str | int)),
     )
 
 
@@ -107,4 +107,7 @@ def words(content: bytes) -> str:
 
 
 def _dumped(parsed: Any) -> str:
-    return orjson.dumps(parsed)[:200].decode(errors="replace")
+    try:
+        return orjson.dumps(parsed)[:200].decode(errors="replace")
+    except orjson.JSONEncodeError:  # it reads deeper nesting than it writes
+        return "something nested too deep to be shown"

@@ -17,7 +17,7 @@ import structlog
 from adlatus.backends.chunks import Chunk, Json, finish_reason, is_stream, parse, payloads, read_on
 from adlatus.backends.refusals import Again, ModelError, not_a_model, not_whole, refusal
 from adlatus.backends.routing import Endpoint, Route, Routing
-from adlatus.backends.upstreams import CONNECT_S, TRANSPORT_ERRORS, Clients, the, unreachable
+from adlatus.backends.upstreams import TRANSPORT_ERRORS, Clients, beginning, the, unreachable
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +28,13 @@ MAX_WAIT_S = 20.0
 
 LOADING_S = 60.0
 """How long a server that is still loading its model is waited for; the run's own deadline may come first."""
+
+LIST_S = 5.0
+"""How long an endpoint's list of models is waited for: a client waits as long as the slowest endpoint takes."""
+
+LIST_BYTES = 4 * 2**20
+ERROR_BYTES = 2**16
+"""What is read of a list of models, and of the body of an error."""
 
 _ACCEPT = {"accept": "text/event-stream, application/json"}
 _GAVE_UP = {"abort", "error"}
@@ -68,17 +75,19 @@ class Llm:
                 return
 
     async def models(self, endpoint: Endpoint) -> list[Json]:
-        """What an endpoint's `GET /models` lists; nothing where it has no such list."""
+        """What an endpoint's `GET /models` lists, as far as we read it; nothing where it has no such list."""
         if not endpoint.lists_models:
             return []
+        asking = self._clients[endpoint].stream("GET", endpoint.url("/models"))
         try:
-            response = await self._clients[endpoint].get(endpoint.url("/models"), timeout=CONNECT_S)
-        except TRANSPORT_ERRORS as error:
+            async with asyncio.timeout(LIST_S), asking as response:
+                content = await beginning(response, LIST_BYTES)
+        except (TimeoutError, *TRANSPORT_ERRORS) as error:
             raise ModelError(unreachable(endpoint, error), "server_error") from error
         if response.status_code != httpx.codes.OK:
-            raise refusal(response, response.content, endpoint, None).error
+            raise refusal(response, content, endpoint, None).error
         try:
-            listed = orjson.loads(response.content)["data"] or []  # Ollama without models lists null
+            listed = orjson.loads(content)["data"] or []  # Ollama without models lists null
             return [model for model in listed if isinstance(model.get("id"), str)]
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise not_a_model(endpoint, response) from error
@@ -93,7 +102,7 @@ class Llm:
         try:
             async with asking as response:
                 if response.status_code != httpx.codes.OK:
-                    raise refusal(response, await response.aread(), endpoint, route.model)
+                    raise refusal(response, await beginning(response, ERROR_BYTES), endpoint, route.model)
                 answering = True
                 async with aclosing(payloads(response)) as batches:
                     async for lines in batches:

@@ -3,12 +3,14 @@
 Owns the file's format and the texts that say what is wrong with it; what a name then means is `routing`.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import httpx
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
 
 from adlatus.backends.routing import Endpoint, ImageUrls, Route
@@ -19,6 +21,11 @@ REHEARSAL = "rehearsal"
 """The endpoint that a table may name without describing it."""
 
 AnyImageUrls = ImageUrls | Literal["auto"]
+MOST_BYTES = 2**20
+
+NO_HEADER = "or its value has a character that HTTP headers cannot hold, such as a line break at the end of a key"
+
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e]*")
 _OURS = ("model", "messages", "stream")
 _Text = Annotated[str, StringConstraints(min_length=1)]
 
@@ -33,7 +40,7 @@ class _EndpointEntry(_Entry):
     api_key_env: _Text | None = None
     api_key_header: _Text = "authorization"
     headers: dict[_Text, str] = {}
-    timeout_s: Annotated[float, Field(gt=0)] | None = None
+    timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     image_urls: ImageUrls | None = None
 
 
@@ -93,11 +100,14 @@ class ModelsFile:
         self, name: str, entry: _EndpointEntry, secret: str | None, timeout_s: float, image_urls: AnyImageUrls
     ) -> Endpoint:
         where = f"endpoints.{_key(name)}"
+        headers = {**entry.headers, **key_headers(secret, entry.api_key_header)}
+        if unfit := unfit_header(headers):
+            raise _wrong(self._path, where, f"the header '{unfit}' {NO_HEADER}")
         url = checked_url(entry.base_url, f"{SETTING} ({self._path}), {where}.base_url,")
         return Endpoint(
             name,
             entry.base_url,
-            headers={**entry.headers, **key_headers(secret, entry.api_key_header)},
+            headers=headers,
             timeout_s=entry.timeout_s or timeout_s,
             image_urls=entry.image_urls or of_images(image_urls, url),
             set_by={
@@ -119,8 +129,14 @@ class ModelsFile:
             raise _wrong(self._path, where, "a name may hold one '*' only")
         if "*" in model and "*" not in pattern:
             raise _wrong(self._path, f"{where}.model", "a '*' here needs one in the name of the entry too")
-        if ours := [name for name in (*entry.parameters, *entry.rename, *entry.omit) if name in _OURS]:
+        if ours := [
+            name for name in (*entry.parameters, *entry.rename, *entry.rename.values(), *entry.omit) if name in _OURS
+        ]:
             raise _wrong(self._path, where, f"'{ours[0]}' is the server's own, leave it out")
+        try:
+            orjson.dumps(entry.parameters)
+        except orjson.JSONEncodeError as error:
+            raise _wrong(self._path, f"{where}.parameters", f"cannot be written as JSON ({error})") from error
         settings = entry.model_dump(exclude={"endpoint", "model", "omit"})
         return Route(pattern, endpoints[entry.endpoint], model, omit=tuple(entry.omit), **settings)
 
@@ -128,10 +144,14 @@ class ModelsFile:
 def read(path: Path) -> ModelsFile:
     """Read and check a table. Raises `StartupError` naming file, entry and what to do."""
     try:
-        parsed = tomllib.loads(path.read_text("utf-8"))
+        with path.expanduser().open("rb") as file:
+            raw = file.read(MOST_BYTES + 1)
+        if len(raw) > MOST_BYTES:
+            raise StartupError(f"{SETTING}: {path} has more than {MOST_BYTES} bytes, which is no table of models.")
+        parsed = tomllib.loads(raw.decode())
     except OSError as error:
         raise StartupError(f"{SETTING}: cannot read {path}: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # its own, and those of numbers, of UTF-8 and of deep nesting
         raise StartupError(f"{SETTING} ({path}) is not TOML: {error}.") from error
     try:
         return ModelsFile(path, _Content.model_validate(parsed))
@@ -140,16 +160,18 @@ def read(path: Path) -> ModelsFile:
 
 
 def checked_url(base_url: str, setting: str) -> httpx.URL:
-    """The address of an endpoint, parsed. Raises `StartupError` where it is none."""
+    """The address of an endpoint, parsed. Raises `StartupError` where it is none, without repeating a password."""
     try:
         url = httpx.URL(base_url.replace("{model}", "model"))
     except httpx.InvalidURL as error:
         raise StartupError(f"{setting} is not an http(s) address: {error}.") from error
     if url.scheme not in ("http", "https") or not url.host:
+        shown = "" if "@" in base_url else f": '{base_url}'"
         raise StartupError(
-            f"{setting} is not an http(s) address: '{base_url}'. It usually ends in /v1, as in "
-            "http://localhost:11434/v1."
+            f"{setting} is not an http(s) address{shown}. It usually ends in /v1, as in http://localhost:11434/v1."
         )
+    if "{model}" in base_url.partition("://")[2].partition("/")[0].partition("?")[0]:
+        raise StartupError(f"{setting} has {{model}} in its host, where the names of clients must not stand.")
     return url
 
 
@@ -158,6 +180,11 @@ def key_headers(secret: str | None, header: str = "authorization") -> dict[str, 
     if not secret:
         return {}
     return {header: f"Bearer {secret}" if header.lower() == "authorization" else secret}
+
+
+def unfit_header(headers: Mapping[str, str]) -> str | None:
+    """The name of the first header that HTTP cannot carry: with the line break at the end of a key's file, often."""
+    return next((name for name, value in headers.items() if not _HEADER.fullmatch(f"{name}:{value}")), None)
 
 
 def of_images(image_urls: AnyImageUrls, url: httpx.URL) -> ImageUrls:

@@ -11,7 +11,7 @@ import httpx
 import orjson
 
 from adlatus.backends.routing import Route, Routing
-from adlatus.backends.upstreams import TRANSPORT_ERRORS, Clients, key_refused, unreachable
+from adlatus.backends.upstreams import TRANSPORT_ERRORS, Clients, key_refused, the, unreachable
 from adlatus.errors import BadGateway, InvalidRequest, Unavailable, unknown_model
 
 SENT_ON = ("accept", "idempotency-key", "openai-beta", "traceparent", "tracestate", "x-client-request-id")
@@ -21,9 +21,11 @@ KEPT_BACK = frozenset(
     (
         *("connection", "keep-alive", "proxy-authenticate", "proxy-connection", "te", "trailer", "transfer-encoding"),
         *("upgrade", "alt-svc", "date", "server", "set-cookie", "strict-transport-security"),
+        *("clear-site-data", "refresh", "www-authenticate"),
     )
 )
-"""What of an answer's headers belongs to the upstream's connection or site. The others go to the client."""
+"""What of an answer's headers belongs to the upstream's connection or site. The others go to the client, except
+`access-control-…`: which web pages may read our answers is told by `ADLATUS_CORS_ORIGINS` alone."""
 
 DEFAULT_MODELS = {"/moderations": "omni-moderation-latest"}
 """What the original took where no model is named."""
@@ -59,14 +61,15 @@ class Relay:
         """The upstream's answer, its body still to be read. Leaving the block early breaks the request off.
 
         Raises `Unavailable` where the endpoint cannot be reached or stays silent, `BadGateway` where it does not take
-        this server's key.
+        this server's key, or answers with a status that is not for the client, such as a redirect.
         """
         endpoint = route.endpoint
         sending = self._clients[endpoint].stream(
             "POST",
             endpoint.url(path, route.model),
-            content=with_model(body or b"{}", route.model),
-            headers={name: headers[name] for name in SENT_ON if name in headers} | {"accept-encoding": "identity"},
+            content=with_model(body.strip() or b"{}", route.model),
+            headers={name: value for name in SENT_ON if (value := headers.get(name)) and value.isascii()}
+            | {"accept-encoding": "identity"},
         )
         try:
             response = await sending.__aenter__()
@@ -77,6 +80,11 @@ class Relay:
         try:
             if response.status_code == httpx.codes.UNAUTHORIZED:
                 raise BadGateway(key_refused(endpoint, response.status_code))
+            if not (200 <= response.status_code < 300 or 400 <= response.status_code < 600):
+                raise BadGateway(
+                    f"{the(endpoint)} answered with status {response.status_code}, not as a model endpoint does: "
+                    f"check {endpoint.set_by['base_url']}."
+                )
             yield response
         finally:
             await sending.__aexit__(None, None, None)
@@ -108,5 +116,7 @@ def answer_headers(response: httpx.Response) -> list[tuple[bytes, bytes]]:
     return [
         (name, value)
         for name, value in response.headers.raw
-        if (lower := name.decode("latin-1").lower()) not in KEPT_BACK and lower not in named
+        if (lower := name.decode("latin-1").lower()) not in KEPT_BACK
+        and lower not in named
+        and not lower.startswith("access-control-")
     ]

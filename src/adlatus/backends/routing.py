@@ -13,6 +13,9 @@ from adlatus.errors import InvalidRequest
 
 Json = dict[str, Any]
 
+LONGEST_NAME = 512
+"""Characters of a model's name, as the wire has it for assistants."""
+
 
 ImageUrls = Literal["forward", "inline", "refuse"]
 """What becomes of a link to an image: the endpoint fetches it, or we do, or nobody."""
@@ -28,7 +31,7 @@ class Endpoint:
     """
 
     name: str
-    base_url: str
+    base_url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
     timeout_s: float = 120
     image_urls: ImageUrls = "inline"
@@ -37,6 +40,15 @@ class Endpoint:
     def url(self, path: str, model: str = "") -> httpx.URL:
         """The address of a path such as `/chat/completions`, for one of its models."""
         return _address(self.base_url, path, "" if self.lists_models else model)
+
+    @property
+    def shown(self) -> str:
+        """The address for people and logs, without what may be secret in it: a password, and a query string's keys."""
+        return str(httpx.URL(self.base_url).copy_with(username=None, password=None, query=None))
+
+    def can_ask_for(self, model: str) -> bool:
+        """Whether the upstream's name of a model fits into the address: dots alone would lead to another one."""
+        return self.lists_models or model not in ("", ".", "..")
 
     @property
     def lists_models(self) -> bool:
@@ -103,6 +115,10 @@ class Routing:
 
         `ADLATUS_MODEL` stands in for the names of models that generate text, not for those of embeddings.
         """
+        route = self._meant(model, generates) if len(model) <= LONGEST_NAME else None
+        return route if route and route.endpoint.can_ask_for(route.model) else None
+
+    def _meant(self, model: str, generates: bool) -> Route | None:
         if exact := self._exact.get(model):
             return exact
         for regex, route in self._patterns:

@@ -46,10 +46,27 @@ def _client(endpoint: Endpoint) -> httpx.AsyncClient:
     )
 
 
+async def beginning(response: httpx.Response, size_bytes: int) -> bytes:
+    """The body as far as so many bytes: what an endpoint sends must not fill this server's memory."""
+    pieces, read_bytes = [], 0
+    async for piece in response.aiter_bytes():
+        pieces.append(piece)
+        read_bytes += len(piece)
+        if read_bytes >= size_bytes:
+            break
+    return b"".join(pieces)[:size_bytes]
+
+
 def unreachable(endpoint: Endpoint, error: Exception) -> str:
     """What to say of an endpoint that cannot be reached; the log has the details."""
-    log.warning("model endpoint unreachable", endpoint=endpoint.name, base_url=endpoint.base_url, error=repr(error))
+    log.warning("model endpoint unreachable", endpoint=endpoint.name, base_url=endpoint.shown, error=told(error))
     return f"{the(endpoint)} could not be reached: check that it runs, and {endpoint.set_by['base_url']}."
+
+
+def told(error: Exception) -> str:
+    """An error for the log. Never its `repr`, nor the text of aiohttp's: those repeat the request, and so its key."""
+    said = error.message if isinstance(error, aiohttp.ClientResponseError) else error
+    return f"{type(error).__name__}: {said}"
 
 
 def key_refused(endpoint: Endpoint, status: int) -> str:

@@ -10,10 +10,12 @@ from typing import Any, TypeAlias
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from adlatus.errors import StartupError
@@ -24,6 +26,7 @@ from adlatus.rehearsal.memory import Entry, Failures, RequestLog
 from adlatus.rehearsal.playing import HANG_UP, Noted, Played, error, json
 from adlatus.rehearsal.script import Script, load
 from adlatus.rehearsal.voice import StreamVoice, Voice, WholeVoice
+from adlatus.settings import host_name, is_loopback
 
 MODEL = "rehearsal"
 _Answerer: TypeAlias = Callable[[dict[str, Any], Entry], Awaitable[Response]]
@@ -56,7 +59,7 @@ async def running(port: int = 0, host: str = "127.0.0.1", script: Path | None = 
     """
     app = create_app(load(script) if script else None)
     with _listen(host, port) as listener:
-        server = _Server(_config(app))
+        server = _Server(_config(_LocalOnly(app) if is_loopback(host) else app))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             shown = f"[{host.strip('[]')}]" if ":" in host else host
@@ -153,6 +156,22 @@ async def _nobody(_: Request, __: Exception) -> Response:
     return Response(status_code=400)
 
 
+class _LocalOnly:
+    """Keeps web pages out: also those whose own name leads to this machine, and which could read what was asked."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        named = [f"//{headers.get('host', '')}", *headers.getlist("origin")]
+        app = self._app if all(is_loopback(host_name(url)) for url in named) else _NOT_LOCAL
+        await app(scope, receive, send)
+
+
+_NOT_LOCAL = error(403, "The rehearsal model is for this machine only: use http://127.0.0.1, not from a web page.")
+
+
 class _Connection(HttpToolsProtocol):
     """A connection that the app may close in the middle of an answer: HANG_UP in the scope's extensions."""
 
@@ -186,7 +205,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _config(app: Starlette) -> uvicorn.Config:
+def _config(app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=_Connection,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from adlatus.wire.common import CachedTokens, Json, ReasoningTokens, Usage
 
@@ -66,7 +66,7 @@ def _finish_reason(reason: Any) -> FinishReason | None:
 def _usage(reported: Json) -> Usage | None:
     """Usage in the original's spelling; None where the upstream's is not made of numbers."""
     prompt, completion = reported.get("prompt_tokens"), reported.get("completion_tokens")
-    if not isinstance(prompt, int) or not isinstance(completion, int):
+    if not _is_count(prompt) or not _is_count(completion):
         return None
     return Usage(
         prompt_tokens=prompt,
@@ -82,4 +82,9 @@ def _usage(reported: Json) -> Usage | None:
 def _detail(reported: Json, group: str, name: str) -> int:
     details = reported.get(group)
     value = details.get(name) if isinstance(details, dict) else None
-    return value if isinstance(value, int) else 0
+    return value if _is_count(value) else 0
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    """Whether it is a number of tokens: one that metrics can add, and JSON and the database can keep."""
+    return type(value) is int and 0 <= value < 2**53

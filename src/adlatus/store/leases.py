@@ -111,6 +111,12 @@ _HEARTBEAT = (
     .returning(runs.c.lease_token, runs.c.status)
 )
 _RELEASE = update(runs).where(runs.c.lease_token == param("token", Text())).values(**FREED).returning(runs.c.id)
+_ABANDON = (
+    update(runs)
+    .where(runs.c.lease_token == param("token", Text()))
+    .values(**FREED, abandoned=runs.c.abandoned + 1)
+    .returning(runs.c.id)
+)
 _RELEASE_ALL = (
     update(runs)
     .where(runs.c.lease_token.is_not(None))
@@ -137,6 +143,11 @@ async def heartbeat(connection: Connection, tokens: list[str]) -> dict[str, RunS
 async def release_if_held(connection: Connection, lease: Lease) -> None:
     """Hand a run back, its status as it is; nothing happens if the lease is somebody else's by now."""
     await connection.fetch(_RELEASE, token=lease.token)
+
+
+async def abandon_if_held(connection: Connection, lease: Lease) -> None:
+    """Hand a run back whose executor has failed; it counts as one that died with it, so that this does not go on."""
+    await connection.fetch(_ABANDON, token=lease.token)
 
 
 async def release_all(connection: Connection) -> int:

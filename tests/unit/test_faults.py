@@ -1,0 +1,16 @@
+"""What model servers say when they fail, however odd it is."""
+
+import pytest
+
+from adlatus.backends import faults
+
+DEEP = b"[" * 600 + b"]" * 600
+
+
+@pytest.mark.parametrize("body", [b'{"error":{"message":%b}}' % DEEP, b'{"detail":%b}' % DEEP, DEEP])
+def test_what_is_nested_too_deep_to_be_written_is_not_shown(body: bytes) -> None:
+    assert faults.read(body).said == "something nested too deep to be shown"
+
+
+def test_marks_are_words_and_numbers_only() -> None:
+    assert faults.read(b'{"error":{"message":"x","code":%b,"type":429}}' % DEEP).marks == {"429"}
