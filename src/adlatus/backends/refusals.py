@@ -68,8 +68,9 @@ def _final(response: httpx.Response, fault: faults.Fault, endpoint: Endpoint, mo
         case 400 | 413 | 422:
             return ModelError(f"{where} refused the request ({status}): {fault.said}", "invalid_prompt")
         case 301 | 302 | 303 | 307 | 308:
-            location = response.headers.get("location", "elsewhere")[:200]
-            what = f"redirects to {location} ({status}), which is not followed: correct {set_by['base_url']}."
+            location = response.headers.get("location", "")[:200]  # the log's alone: it may hold a password
+            log.warning("model endpoint redirects", endpoint=endpoint.name, status=status, location=location)
+            what = f"redirects elsewhere ({status}), which is not followed: correct {set_by['base_url']}."
         case 201 | 202 | 204:
             what = f"answered with status {status}, not as a model endpoint does: check {set_by['base_url']}."
         case _:

@@ -79,10 +79,10 @@ TRANSPORT = Manner(
         refused(
             "moved",
             Answer((b"",), 307, {"location": "https://models.example/v1/chat/completions"}, chunked=False),
-            "redirects to https://models.example/v1/chat/completions (307)",
+            "redirects elsewhere (307)",
             "correct ADLATUS_MODEL_BASE_URL",
         ),
-        refused("moved-for-good", Answer((b"",), 301, {"location": "/v2"}, chunked=False), "redirects to /v2 (301)"),
+        refused("moved-for-good", Answer((b"",), 301, {"location": "/v2"}, chunked=False), "redirects elsewhere (301)"),
         refused(
             "is-too-big",
             body(
