@@ -68,11 +68,14 @@ MUTATIONS = tuple(
 
 @contextmanager
 def copied(mutation: Mutation | None) -> Iterator[Path]:
-    """A folder with the package and its migrations as in the checkout, but for the change."""
+    """A folder with the package and its migrations as in the checkout, but for the change.
+
+    What is compiled already comes along; the changed file is compiled anew, because its time is another.
+    """
     with tempfile.TemporaryDirectory(prefix="adlatus-mutation-") as name:
         folder = Path(name).resolve()
         for part in ("src", "migrations"):
-            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / part, folder / part)
         if mutation:
             (folder / "src" / "adlatus" / mutation.file).write_text(mutation.spoiled(), "utf-8")
         yield folder
@@ -117,13 +120,13 @@ async def database() -> AsyncIterator[str]:
             yield embedded.dsn
 
 
-def examine(mutation: Mutation, database_url: str) -> str | None:
-    """Print which test catches a mutation; what that test printed if it does not."""
+def examine(mutation: Mutation, database_url: str) -> list[str]:
+    """Print which test catches a mutation; what went wrong, with all that the test printed, if it does not."""
     with copied(mutation) as copy:
         output = tested(copy, [mutation.test], database_url)
     caught = is_caught(mutation, output)
     tell(mutation.wrong, mutation.test if caught else "NOTHING")
-    return None if caught else f"{mutation.wrong}: {mutation.test} told nothing of {mutation.noticed!r}.\n{output}"
+    return [] if caught else [f"{mutation.wrong}: {mutation.test} told nothing of {mutation.noticed!r}.\n{output}"]
 
 
 def tell(wrong: str, caught_by: str) -> None:
@@ -140,8 +143,7 @@ async def examine_all() -> list[str]:
     async def go_on() -> None:
         async with database() as database_url:
             for mutation in pending:
-                if fault := await asyncio.to_thread(examine, mutation, database_url):
-                    faults.append(fault)
+                faults.extend(await asyncio.to_thread(examine, mutation, database_url))
 
     async with database() as database_url:
         with copied(None) as copy:

@@ -1,4 +1,4 @@
-"""What neither a schema nor a recording can judge: words of refusals, units of times, ends of lists, what a change does.
+"""What neither schema nor recordings can judge: words of refusals, units of times, ends of lists, what a change does.
 
 *Source* of the words: users of the original who asked for help with them.
 """
