@@ -160,7 +160,6 @@ async def examine_all() -> list[str]:
 
 def main() -> int:
     """Print which test catches which mutation; the exit code is 1 if one is caught by nothing."""
-    configure_logging("console", "warning")
     for mutation in MUTATIONS:
         mutation.spoiled()  # all of them have to apply before any is tried
     faults = asyncio.run(examine_all())
@@ -169,4 +168,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    configure_logging("console", "warning")
     sys.exit(main())
