@@ -5,7 +5,8 @@ PYTHON ?= python3
 SETUP_LOG := $(VENV)/setup.log
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev run check test nightly fmt lint types imports migrate revision conformance bench requirements clean
+.PHONY: help setup dev run check test nightly mutations conformance fmt lint types imports migrate revision bench \
+	requirements clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)$$/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -25,6 +26,9 @@ test: dev lint types imports ## everything but the nightly variants
 
 nightly: dev ## the long variants too
 	@$(BIN)/pytest --timeout 3600
+
+mutations: dev ## show which contract test catches which wrong shape
+	@$(BIN)/python -m tests.contract.mutations
 
 fmt: dev ## format and sort imports
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .

@@ -229,8 +229,12 @@ class Replay:
         assert kind
         if recorded not in self._ids and ours in self._ids.values():
             self._differ(place, f"a new {kind[1]}, here one that was seen before")
-        elif not here or here[1] != kind[1] or self._ids.setdefault(recorded, ours) != ours:
-            self._differ(place, f"{recorded} known as {self._ids.get(recorded)}, here {ours}")
+            return
+        known = self._ids.setdefault(recorded, ours)  # a misshapen one too: the session goes on with it
+        if not here or here[1] != kind[1]:
+            self._differ(place, f"an id such as {recorded}, here {ours}")
+        elif known != ours:
+            self._differ(place, f"{recorded} known as {known}, here {ours}")
 
     def _compare_objects(self, place: _Place, recorded: Json, ours: Json) -> None:
         match recorded.get("object"):
