@@ -18,6 +18,7 @@ FILES = {
     "/c.gif": b"GIF89a and the rest",
     "/d.webp": b"RIFF\x00\x00\x00\x00WEBP and the rest",
     "/large.png": PNG + b"\0" * MAX_BYTES,
+    **{f"/{number}.png": PNG + b"\0" * (MAX_BYTES - 1000) for number in range(4)},
     "/page.png": b"<html>not an image</html>",
     "/empty.png": b"",
 }
@@ -95,6 +96,14 @@ def test_a_link_that_leads_to_no_image_is_told(loop: Loop, site: str, path: str,
     with opened(loop, "127.0.0.1") as images, pytest.raises(ImageError) as refused:
         loop.run(images.fetch([f"{site}/a.png", site + path]))
     assert str(refused.value) == f"The image '{site}{path}' could not be fetched: {why}. Send it as a data: URL."
+
+
+def test_images_are_not_too_large_together(loop: Loop, site: str) -> None:
+    urls = [f"{site}/{number}.png" for number in range(4)]
+    with opened(loop, "127.0.0.1") as images:
+        assert len(loop.run(images.fetch(urls[:3]))) == 3
+        with pytest.raises(ImageError, match="the images are larger than 64 MiB together"):
+            loop.run(images.fetch(urls))
 
 
 @pytest.mark.parametrize(

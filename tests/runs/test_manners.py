@@ -144,6 +144,7 @@ model = "*"
     with serving(loop, settings) as server, client_of(server) as http:
         assert converse(http, "Hello?", model=f"azure/{scenario.name}").completed() == scenario.text
         assert sent(http.get("/models"))["data"] == []
+        assert sent(http.get("/models/azure/any"))["owned_by"] == "azure"
         handed_on = http.post("/chat/completions", json={"model": f"azure/{scenario.name}", "messages": []})
     assert handed_on.content == b"".join(scenario.answers[-1].pieces)
     assert endpoint.requests["azure", scenario.name][-1]["model"] == scenario.name

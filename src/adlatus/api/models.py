@@ -69,8 +69,9 @@ async def _model(llm: Llm, name: str) -> Model:
     route = llm.routing.resolve(name)
     if route:
         offered = await _listed(llm, route.endpoint)
-        if route in llm.routing.aliases or (not isinstance(offered, ModelError) and route.model in offered):
-            return _shown(name, route, {} if isinstance(offered, ModelError) else offered)
+        told = {} if isinstance(offered, ModelError) else offered
+        if route in llm.routing.aliases or not route.endpoint.lists_models or route.model in told:
+            return _shown(name, route, told)
         if isinstance(offered, ModelError):
             raise Unavailable(offered.message)
     raise NotFound(f"The model '{name[:LONGEST_NAME]}' does not exist", param="model", code="model_not_found")

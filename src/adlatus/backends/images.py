@@ -10,6 +10,7 @@ import ipaddress
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import aiohttp
 import structlog
@@ -19,6 +20,7 @@ log = structlog.get_logger(__name__)
 
 TOTAL_S = 20.0
 MAX_BYTES = 20 * 2**20
+MAX_BYTES_TOGETHER = 64 * 2**20
 MAX_REDIRECTS = 3
 AT_A_TIME = 8
 
@@ -31,6 +33,13 @@ class ImageError(Exception):
     """A link that leads to no image; the message is for the client."""
 
 
+@dataclass
+class _Budget:
+    """What the images of one request may hold together."""
+
+    left_bytes: int
+
+
 class Images:
     """Fetches images."""
 
@@ -40,9 +49,9 @@ class Images:
 
     async def fetch(self, urls: Iterable[str]) -> Mapping[str, str]:
         """A `data:` URL for each link. Raises `ImageError` for the first that leads to no image."""
-        wanted = list(dict.fromkeys(urls))
+        wanted, budget = list(dict.fromkeys(urls)), _Budget(MAX_BYTES_TOGETHER)
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._outcome(url)) for url in wanted]
+            tasks = [group.create_task(self._outcome(url, budget)) for url in wanted]
         fetched = {}
         for url, task in zip(wanted, tasks, strict=True):
             if isinstance(outcome := task.result(), ImageError):
@@ -50,18 +59,20 @@ class Images:
             fetched[url] = outcome
         return fetched
 
-    async def _outcome(self, url: str) -> str | ImageError:
+    async def _outcome(self, url: str, budget: _Budget) -> str | ImageError:
         if not url.lower().startswith(("http://", "https://")):
             return _failed(url, "it is no http(s) address")
         try:
             async with self._places, self._session.get(url, max_redirects=MAX_REDIRECTS) as response:
                 if response.status != 200:
                     return _failed(url, f"the answer was {response.status}")
-                content = await _read(response)
+                content = await _read(response, budget)
         except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
             log.info("image could not be fetched", url=url, error=repr(error))
             return _failed(url, "nothing public answers there")
         kind = _kind(content)
+        if budget.left_bytes < 0:
+            return _failed(url, f"the images are larger than {MAX_BYTES_TOGETHER // 2**20} MiB together")
         if len(content) > MAX_BYTES:
             return _failed(url, f"it is larger than {MAX_BYTES // 2**20} MiB")
         if kind is None:
@@ -104,12 +115,13 @@ async def open_images(may_reach: Callable[[str], bool] = is_public) -> AsyncIter
         yield Images(session)
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def _read(response: aiohttp.ClientResponse, budget: _Budget) -> bytes:
     """The body, or as much of it as shows that it is too long."""
     content = bytearray()
     async for piece in response.content.iter_chunked(65_536):
         content += piece
-        if len(content) > MAX_BYTES:
+        budget.left_bytes -= len(piece)
+        if len(content) > MAX_BYTES or budget.left_bytes < 0:
             break
     return bytes(content)
 
