@@ -12,6 +12,7 @@ from adlatus.backends.refusals import ModelError
 from adlatus.backends.routing import Endpoint
 from adlatus.backends.upstreams import open_clients
 from adlatus.errors import StartupError
+from adlatus.rehearsal.script import load
 from adlatus.resources import open_routing
 from adlatus.settings import Settings
 from adlatus.store import migrate
@@ -63,13 +64,20 @@ async def _database(settings: Settings) -> Finding:
 async def _models(settings: Settings) -> list[Finding]:
     """One finding for each endpoint: whether it answers, and offers the models that names lead to."""
     try:
-        async with open_routing(settings) as (routing, report), open_clients(routing.endpoints) as clients:
-            if settings.model_base_url is None and settings.models_file is None:
-                advice = "Set ADLATUS_MODEL_BASE_URL, for example http://localhost:11434/v1, and ADLATUS_MODEL."
-                return [Finding("model", None, report, advice)]
+        if settings.model_base_url is None and settings.models_file is None:
+            return [_rehearsal(settings)]
+        async with open_routing(settings) as (routing, _), open_clients(routing.endpoints) as clients:
             return [await _endpoint(Llm(clients, routing), endpoint) for endpoint in routing.endpoints]
     except StartupError as error:
         return [Finding("model", False, str(error))]
+
+
+def _rehearsal(settings: Settings) -> Finding:
+    advice = "Set ADLATUS_MODEL_BASE_URL, for example http://localhost:11434/v1, and ADLATUS_MODEL."
+    if settings.rehearsal_script is None:
+        return Finding("model", None, "rehearsal: a scripted stand-in, not a language model", advice)
+    script = load(settings.rehearsal_script)
+    return Finding("model", True, f"rehearsal: plays {script.name}, {len(script.exchanges)} exchange(s)")
 
 
 async def _endpoint(llm: Llm, endpoint: Endpoint) -> Finding:

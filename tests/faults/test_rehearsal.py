@@ -36,7 +36,7 @@ def script(tmp_path: Path) -> str:
 def test_a_server_plays_the_script_that_is_set(folder: Path, script: str) -> None:
     with serve(folder, rehearsal_script=script) as server, server.client() as http:
         assert converse(http, "Hello").completed() == "Hello, Jane!"
-        [line] = [line for line in server.log.splitlines() if line.startswith("  model ")]
+        [line] = [line for line in server.log.splitlines() if line.startswith("  models ")]
         assert f"rehearsal: plays {script}" in line
         log = next(word for word in line.split() if word.endswith("/requests"))
         assert [entry["exchange"] for entry in httpx.get(log).json()["data"]] == [0]
@@ -51,7 +51,7 @@ def test_a_server_plays_the_script_that_is_set(folder: Path, script: str) -> Non
 def test_a_script_is_ignored_aloud_beside_another_model(folder: Path, script: str) -> None:
     with serve(folder, rehearsal_script=script, model_base_url="http://127.0.0.1:9/v1") as server:
         assert server.url
-        assert "the rehearsal script is ignored" in server.log
+        assert "its script is ignored" in server.log
 
 
 def test_a_script_that_cannot_be_played_is_told_at_the_start(tmp_path: Path) -> None:
