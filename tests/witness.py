@@ -1,4 +1,4 @@
-"""Sees every answer and every stream event that the servers of the test process send, and who asked for it.
+"""Sees every answer and every stream event that the servers of the tests send, and who asked for it.
 
 What was seen is kept once per shape: the rest of a value's content is of no interest to a schema. Judging it is for
 `tests/contract/test_whole_suite.py`, which runs last.
@@ -7,9 +7,11 @@ What was seen is kept once per shape: the rest of a value's content is of no int
 import json
 import re
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adlatus.api.relay import PATHS
@@ -68,27 +70,42 @@ class Witness:
                 await app(scope, receive, seen)
             finally:
                 if head:
-                    self._note(scope, head, b"".join(content))
+                    self._note_answer(scope, head, b"".join(content))
 
         return watched
 
-    def _note(self, scope: Scope, head: Message, content: bytes) -> None:
+    def overhearing(self, response: httpx.Response) -> None:
+        """Hook for clients of servers in other processes: an answer is seen once it was read to its end."""
+        path = response.request.url.path.removeprefix("/v1")
+        template = next((each for each in _TEMPLATES if _matches(each, path)), "")
+        assert isinstance(response.stream, httpx.SyncByteStream)
+
+        def read(content: bytes) -> None:
+            if template:
+                operation, kind = (response.request.method, template), response.headers.get("content-type", "")
+                self._note(operation, response.status_code, kind, content)
+
+        response.stream = _Overheard(response.stream, read)
+
+    def _note_answer(self, scope: Scope, head: Message, content: bytes) -> None:
         path: str = getattr(scope.get("route"), "path_format", "")
         operation = (scope["method"], path.removeprefix("/v1"))
         if not scope["path"].startswith("/v1/") or scope["method"] in ("HEAD", "OPTIONS"):
             return
         headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
         self._note_client(operation, headers.get("user-agent", ""), head["status"])
+        self._note(operation, head["status"], dict(head["headers"]).get(b"content-type", b"").decode(), content)
+
+    def _note(self, operation: Operation, status: int, content_type: str, content: bytes) -> None:
         if operation[1] in PATHS:
             return  # an upstream's words
-        content_type = dict(head["headers"]).get(b"content-type", b"").decode()
         try:
             if content_type.startswith("text/event-stream"):
                 self._note_events(operation, content_type, content)
             else:
-                self._keep(Seen(operation, head["status"], content_type, json.loads(content)))
+                self._keep(Seen(operation, status, content_type, json.loads(content)))
         except (ValueError, KeyError) as error:
-            self.broken.append(f"{operation} {head['status']}: {error!r}: {content[:200]!r}")
+            self.broken.append(f"{operation} {status}: {error!r}: {content[:200]!r}")
 
     def _note_client(self, operation: Operation, user_agent: str, status: int) -> None:
         if found := _RECORDING.fullmatch(user_agent):
@@ -106,6 +123,38 @@ class Witness:
     def _keep(self, seen: Seen) -> None:
         key = (seen.operation, seen.status, seen.content_type, seen.event, _shape(seen.body))
         self.examples.setdefault(key, seen)
+
+
+class _Overheard(httpx.SyncByteStream):
+    """A body whose bytes are told once all of them have come."""
+
+    def __init__(self, stream: httpx.SyncByteStream, tell: Callable[[bytes], None]) -> None:
+        self._stream = stream
+        self._tell = tell
+
+    def __iter__(self) -> Iterator[bytes]:
+        content = []
+        for piece in self._stream:
+            content.append(piece)
+            yield piece
+        self._tell(b"".join(content))
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+_TEMPLATES = (
+    *("/assistants", "/models", "/threads", "/threads/runs"),
+    *("/assistants/{assistant_id}", "/models/{model}", "/threads/{thread_id}"),
+    *("/threads/{thread_id}/messages", "/threads/{thread_id}/messages/{message_id}"),
+    *("/threads/{thread_id}/runs", "/threads/{thread_id}/runs/{run_id}", "/threads/{thread_id}/runs/{run_id}/cancel"),
+    *("/threads/{thread_id}/runs/{run_id}/steps", "/threads/{thread_id}/runs/{run_id}/steps/{step_id}"),
+)
+"""Paths with names for their ids; where two fit, the first counts."""
+
+
+def _matches(template: str, path: str) -> bool:
+    return re.fullmatch(re.sub(r"{\w+}", "[^/]+", template), path) is not None
 
 
 def _shape(value: Any, key: str = "") -> object:

@@ -103,7 +103,8 @@ def _state(row: Row, not_yet: Mapping[Operation, str], not_offered: Mapping[Oper
     if not row.done:
         assert row.operation in not_yet
         return "not yet |  |  | "
-    return f"done | {'valid' if row.valid else ''} | {recorded} | {'all' if not row.sdks_left else ', '.join(row.sdks)}"
+    schema = "valid, of the rehearsal model" if row.operation in HANDED_ON else "valid" if row.valid else ""
+    return f"done | {schema} | {recorded} | {'all' if not row.sdks_left else ', '.join(row.sdks)}"
 
 
 def placed(document: str, table: str) -> str:

@@ -17,6 +17,7 @@ import httpx
 import psutil
 
 from tests.conftest import BETA
+from tests.witness import WITNESS
 
 ADLATUS = (sys.executable, "-m", "adlatus.cli")
 _SERVES = re.compile(r"serves the Assistants API on (http://\S+)/v1")
@@ -71,7 +72,8 @@ class Process:
     @contextmanager
     def client(self) -> Iterator[httpx.Client]:
         """A plain HTTP client of the server; paths begin at /v1."""
-        with httpx.Client(base_url=f"{self.url}/v1", headers=BETA, timeout=30) as client:
+        hooks = {"response": [WITNESS.overhearing]}
+        with httpx.Client(base_url=f"{self.url}/v1", headers=BETA, timeout=30, event_hooks=hooks) as client:
             yield client
 
 
