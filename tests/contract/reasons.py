@@ -87,12 +87,6 @@ OF_BOTH = [
         status=404,
     ),
     Reason(
-        "the router lets no line break into the name of a model",
-        get("/models/a%0Ab"),
-        r"Invalid URL \(GET /v1/models/.*\) \(HINT: .*\)\.",
-        status=404,
-    ),
-    Reason(
         "the run has ended",
         Request("POST", f"{RUN}/cancel".format(**REAL)),
         r"Cannot cancel run with status 'completed'\.",
