@@ -168,6 +168,8 @@ def test_a_name_for_which_one_model_stands_in_can_be_retrieved(loop: Loop, datab
     settings = Settings(database_url=database_url, model_base_url=server.model_url, model="rehearsal")
     with serving(loop, settings) as mapped, client_of(mapped) as client:
         assert sent(client.get("/models/gpt-4o"))["id"] == "gpt-4o"
+        listed = [model["id"] for model in sent(client.get("/models"))["data"]]
+    assert listed == ["rehearsal", "rehearsal-embedding"]  # for which no other model stands in
 
 
 # --- Assistants and runs

@@ -39,12 +39,8 @@ async def list_models(opened: Opened) -> Response:
     models = [_shown(route.pattern, route, offered.get(route.endpoint, {})) for route in routing.aliases]
     listed = {model.id for model in models}
     for endpoint, own in offered.items():
-        routes = {name: routing.resolve(name) for name in own if name not in listed}
-        models += [
-            _shown(name, route, own)
-            for name, route in routes.items()
-            if route and route.endpoint == endpoint and route.model == name
-        ]
+        routes = {name: routing.passing(name, endpoint) for name in own if name not in listed}
+        models += [_shown(name, route, own) for name, route in routes.items() if route]
     return json_response(ListModelsResponse(data=models).json_bytes())
 
 

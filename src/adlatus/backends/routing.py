@@ -118,6 +118,11 @@ class Routing:
         route = self._meant(model, generates) if len(model) <= LONGEST_NAME else None
         return route if route and route.endpoint.can_ask_for(route.model) else None
 
+    def passing(self, name: str, endpoint: Endpoint) -> Route | None:
+        """The route by which a name of an endpoint leads to that very model, for text or for something else."""
+        routes = (self.resolve(name, generates=generates) for generates in (True, False))
+        return next((route for route in routes if route and (route.endpoint, route.model) == (endpoint, name)), None)
+
     def _meant(self, model: str, generates: bool) -> Route | None:
         if exact := self._exact.get(model):
             return exact
