@@ -3,7 +3,7 @@
 import base64
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -38,7 +38,8 @@ class _Site(BaseHTTPRequestHandler):
         elif self.path in FILES:
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(FILES[self.path])
+            with suppress(ConnectionError):  # whoever has seen enough hangs up
+                self.wfile.write(FILES[self.path])
         else:
             self.send_error(404)
 
