@@ -22,6 +22,10 @@ from tests.witness import WITNESS
 ADLATUS = (sys.executable, "-m", "adlatus.cli")
 _SERVES = re.compile(r"serves the Assistants API on (http://\S+)/v1")
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Whoever started the tests in the background of a shell has made them, and all that they start, deaf to Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @dataclass(frozen=True)
 class Process:
