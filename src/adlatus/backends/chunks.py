@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from typing import Any
 
 import httpx
 import orjson
@@ -11,8 +10,8 @@ import orjson
 from adlatus.backends import faults
 from adlatus.backends.refusals import ModelError
 from adlatus.backends.upstreams import TRANSPORT_ERRORS
+from adlatus.wire.common import Json
 
-Json = dict[str, Any]
 Chunk = Json
 """One `chat.completion.chunk`, as the upstream sent it."""
 

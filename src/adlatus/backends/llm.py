@@ -14,10 +14,11 @@ import httpx
 import orjson
 import structlog
 
-from adlatus.backends.chunks import Chunk, Json, finish_reason, is_stream, parse, payloads, read_on
+from adlatus.backends.chunks import Chunk, finish_reason, is_stream, parse, payloads, read_on
 from adlatus.backends.refusals import Again, ModelError, not_a_model, not_whole, refusal
 from adlatus.backends.routing import Endpoint, Route, Routing
 from adlatus.backends.upstreams import TRANSPORT_ERRORS, Clients, beginning, the, unreachable
+from adlatus.wire.common import Json
 
 log = structlog.get_logger(__name__)
 

@@ -74,7 +74,7 @@ class Relay:
         try:
             response = await sending.__aenter__()
         except httpx.ReadTimeout as error:
-            raise Unavailable(f"The model endpoint ({endpoint.name}) did not answer in time.") from error
+            raise Unavailable(f"{the(endpoint)} did not answer in time.") from error
         except TRANSPORT_ERRORS as error:
             raise Unavailable(unreachable(endpoint, error)) from error
         try:

@@ -10,8 +10,7 @@ from urllib.parse import quote
 import httpx
 
 from adlatus.errors import InvalidRequest
-
-Json = dict[str, Any]
+from adlatus.wire.common import Json
 
 LONGEST_NAME = 512
 """Characters of a model's name, as the wire has it for assistants."""
