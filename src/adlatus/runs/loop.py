@@ -13,19 +13,11 @@ from adlatus.backends.refusals import ModelError
 from adlatus.errors import InvalidRequest, Unavailable
 from adlatus.resources import Resources
 from adlatus.runs import prompt
-from adlatus.runs.journal import (
-    CANCELLED,
-    COMPLETED,
-    EXPIRED,
-    FILTERED,
-    OUT_OF_TOKENS,
-    Ending,
-    Journal,
-    LeaseLost,
-    failed,
-)
+from adlatus.runs.endings import CANCELLED, COMPLETED, EXPIRED, FILTERED, OUT_OF_TOKENS, Ending, failed
+from adlatus.runs.journal import Journal, LeaseLost, Loaded
 from adlatus.runs.lifecycle import IllegalMove
 from adlatus.runs.turn import Turn
+from adlatus.store import runs as statements
 from adlatus.store.leases import Interruption, Lease
 from adlatus.wire.common import LastError
 from adlatus.wire.messages import Message
@@ -36,8 +28,16 @@ log = structlog.get_logger(__name__)
 MAX_ABANDONED = 3
 """Executors that died with a run, after which it fails rather than take a fourth one down."""
 
+MOST_CALLS = 128
+"""Functions that one turn may call: as many as an assistant may have tools."""
+
 SORRY = "Sorry, something went wrong."
 """What the original says of its own faults. *Source*: field reports."""
+
+
+@dataclass(frozen=True)
+class AskClient:
+    """The model called functions: the run waits until its client has carried them out."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Stop:
     ending: Ending
 
 
-Decision = Finish | Stop
+Decision = AskClient | Finish | Stop
 
 
 def decide(turn: Turn) -> Decision:
@@ -63,30 +63,31 @@ def decide(turn: Turn) -> Decision:
         case "content_filter":
             return Stop(FILTERED)
         case "stop" | None:
-            return Finish()
+            return AskClient() if turn.calls else Finish()
         case _:
             assert_never(turn.finish_reason)
 
 
 async def execute(lease: Lease, resources: Resources) -> None:
-    """Execute a claimed run to its end, from whatever state the database has it in.
+    """Execute a claimed run until it ends or waits for its client, from whatever state the database has it in.
 
-    1. Load the run and the messages of its thread; end at once what is due to end.
-    2. Take back the message that an executor before this one left half-written.
-    3. Ask the model, and stream its text as it comes.
+    1. Load the run and what it has done so far; end at once what is due to end.
+    2. Take back the message and the calls that an executor before this one left half-written.
+    3. Read as much of the thread as fits, ask the model, and stream its text and its calls as they come.
     4. Decide what the answer means, and act on it.
 
     Whatever goes wrong becomes the run's ending, except that a lost lease ends silently, that a run is handed back
     when this process stops, and that the lease is left to run out when the database does not answer.
     """
     journal = Journal(lease, resources.database, resources.events)
-    turn = Turn()
     resources.events.execute(lease.run_id, lease.attempt)
     try:
-        ending = await _to_an_ending(lease, resources, journal, turn)
-        ending = await _end(journal, ending, turn)
-        resources.metrics.runs_ended.labels(status=ending.status).inc()
-        log.info("run ended", status=str(ending.status), error=ending.error and ending.error.message)
+        if ending := await _to_an_ending(lease, resources, journal):
+            ending = await _end(journal, ending)
+            resources.metrics.runs_ended.labels(status=ending.status).inc()
+            log.info("run ended", status=str(ending.status), error=ending.error and ending.error.message)
+        else:
+            log.info("run waits for its client", calls=len(journal.turn.calls))
     except LeaseLost:
         log.warning("run was taken over or deleted, nothing more is written")
     except IllegalMove as error:
@@ -97,22 +98,22 @@ async def execute(lease: Lease, resources: Resources) -> None:
         resources.events.leave(lease.run_id)
 
 
-async def _end(journal: Journal, ending: Ending, turn: Turn) -> Ending:
+async def _end(journal: Journal, ending: Ending) -> Ending:
     """End the run: as cancelled where a cancel has come first that `ending` may not follow."""
     try:
-        await journal.end(ending, turn)
+        await journal.end(ending)
     except IllegalMove as error:
         if error.current is not RunStatus.CANCELLING:
             raise
         ending = CANCELLED
-        await journal.end(ending, turn)
+        await journal.end(ending)
     return ending
 
 
-async def _to_an_ending(lease: Lease, resources: Resources, journal: Journal, turn: Turn) -> Ending:
-    """The ending that the run has earned."""
+async def _to_an_ending(lease: Lease, resources: Resources, journal: Journal) -> Ending | None:
+    """The ending that the run has earned; None where it waits for its client."""
     try:
-        return await _attempt(lease, resources, journal, turn)
+        return await _attempt(lease, resources, journal)
     except ModelError as error:
         return failed(LastError(code=error.code, message=error.message))
     except (prompt.RefusedImage, ImageError, InvalidRequest) as error:  # such as a model that is routed no longer
@@ -134,47 +135,88 @@ async def _to_an_ending(lease: Lease, resources: Resources, journal: Journal, tu
         return failed(LastError(code="server_error", message=SORRY))
 
 
-async def _attempt(lease: Lease, resources: Resources, journal: Journal, turn: Turn) -> Ending:
-    run, messages, left_s = await journal.load()
-    if lease.attempt > 1:
+async def _attempt(lease: Lease, resources: Resources, journal: Journal) -> Ending | None:
+    loaded = await journal.load()
+    run = loaded.run
+    if run.status is not RunStatus.QUEUED:
         await journal.take_back()
     if run.status is RunStatus.CANCELLING:
         return CANCELLED
-    if left_s <= 0:
+    if loaded.left_s <= 0:
         return EXPIRED
     if lease.abandoned >= MAX_ABANDONED:
         log.error("run took too many executors down", abandoned=lease.abandoned)
         return failed(LastError(code="server_error", message=SORRY))
     try:
-        async with asyncio.timeout(left_s) as deadline:
+        async with asyncio.timeout(loaded.left_s) as deadline:
             if run.status is RunStatus.QUEUED:
                 await journal.begin()
-            await _ask(run, messages, resources, journal, turn)
+            await _ask(loaded, resources, journal)
     except TimeoutError:
         if not deadline.expired():
             raise
         return EXPIRED
-    match decide(turn):
+    match decide(journal.turn):
+        case AskClient():
+            await journal.ask_client()
+            return None
         case Finish():
             return COMPLETED
         case Stop(ending):
             return ending
 
 
-async def _ask(run: Run, messages: list[Message], resources: Resources, journal: Journal, turn: Turn) -> None:
-    """Stream one answer of the model into the turn and to the readers."""
+async def _ask(loaded: Loaded, resources: Resources, journal: Journal) -> None:
+    """Stream one answer of the model into the journal's turn and to the readers."""
+    run = loaded.run
+    messages = [Message.of(row) for row in await resources.database.fetch(statements.HISTORY, the_thread=run.thread_id)]
     route = resources.llm.routing.for_assistants(run.model)
     fetched = await resources.images.fetch(prompt.links(messages, route))
     request = prompt.build(run, messages, route, fetched)
-    if run.tools:
-        log.warning("tools are stored but not offered to the model yet", tools=[tool["type"] for tool in run.tools])
-    asked_at = time.monotonic()
+    request["tools"] = [t for t in run.tools if t["type"] == "function"]  # INTERIM
+    for step in loaded.steps:
+        if step["type"] == "tool_calls":
+            cs = step["step_details"]["tool_calls"]
+            request["messages"].append(
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [
+                        {
+                            "id": c["id"],
+                            "type": "function",
+                            "function": {"name": c["function"]["name"], "arguments": c["function"]["arguments"]},
+                        }
+                        for c in cs
+                    ],
+                }
+            )
+            request["messages"] += [
+                {"role": "tool", "tool_call_id": c["id"], "content": c["function"]["output"]} for c in cs
+            ]
+    if not request["tools"]:
+        del request["tools"]
+    journal.turn = turn = Turn(most_calls=_most_calls(run), taken_ids=_call_ids(loaded))
+    asked_at, heard = time.monotonic(), False
     async with aclosing(resources.llm.stream(route, request)) as answer:
         async for chunks in answer:
             if new := turn.fold(chunks):
-                if len(turn.pieces) == len(new):
+                if not heard:
                     resources.metrics.first_token_seconds.observe(time.monotonic() - asked_at)
+                    heard = True
                 await journal.say(new)
+    await journal.say(turn.finish())
     if turn.usage:
         resources.metrics.tokens.labels(kind="prompt").inc(turn.usage.prompt_tokens)
         resources.metrics.tokens.labels(kind="completion").inc(turn.usage.completion_tokens)
+
+
+def _most_calls(run: Run) -> int:
+    """How many functions the model may call in one turn: none that it was not offered, whatever it does."""
+    offered = any(tool["type"] == "function" for tool in run.tools) and run.tool_choice != "none"
+    return (MOST_CALLS if run.parallel_tool_calls else 1) if offered else 0
+
+
+def _call_ids(loaded: Loaded) -> set[str]:
+    """The ids of the calls of earlier turns, none of which may come again in this run."""
+    return {call["id"] for step in loaded.steps for call in step["step_details"].get("tool_calls", ())}
