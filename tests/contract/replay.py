@@ -313,7 +313,9 @@ def _rank(status: str) -> int:
 
 def _grouped(events: list[Event]) -> Iterator[tuple[str, list[Event]]]:
     """Events one by one, but neighbouring deltas together."""
-    for (name, _), group in itertools.groupby(enumerate(events), lambda at: (at[1].name, at[1].name in DELTAS or at[0])):
+    for (name, _), group in itertools.groupby(
+        enumerate(events), lambda at: (at[1].name, at[1].name in DELTAS or at[0])
+    ):
         yield name, [event for _, event in group]
 
 

@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -59,21 +59,50 @@ def speaking(text: str) -> list[str]:
 _STAGES = ("created", "in_progress")
 
 
+def calling(*calls: str) -> list[str]:
+    """The part of a transcript in which the model calls functions, each written as `name arguments`."""
+    opened = [f"thread.run.step.{stage} in_progress" for stage in _STAGES]
+    return [*opened, f"thread.run.step.delta {'; '.join(calls)}"]
+
+
+def asked(outputs: Mapping[str, str], run: Json) -> list[Json]:
+    """The outputs that a run waits for, by the names of its functions."""
+    calls = run["required_action"]["submit_tool_outputs"]["tool_calls"]
+    return [{"tool_call_id": call["id"], "output": outputs[call["function"]["name"]]} for call in calls]
+
+
 def transcript(events: Iterable[Event]) -> list[str]:
-    """Each event as its name and the object's status; deltas in a row are one, with their text."""
+    """Each event as its name and the object's status; deltas in a row are one, with their text or their calls."""
     lines: list[str] = []
     for event in events:
-        if event.name == "thread.message.delta":
-            text = "".join(part["text"]["value"] for part in event.payload["delta"]["content"])
-            if lines and lines[-1].startswith("thread.message.delta "):
+        if event.name in DELTAS:
+            text = "".join(DELTAS[event.name](event.payload["delta"]))
+            if lines and lines[-1].startswith(f"{event.name} "):
                 lines[-1] += text
             else:
-                lines.append(f"thread.message.delta {text}")
+                lines.append(f"{event.name} {text.removeprefix('; ')}")
         elif isinstance(event.payload, str):
             lines.append(f"{event.name} {event.payload}")
         else:
             lines.append(f"{event.name} {event.payload.get('status', '')}".rstrip())
     return lines
+
+
+def _said(delta: Json) -> Iterator[str]:
+    for part in delta["content"]:
+        yield part["refusal"] if part["type"] == "refusal" else part["text"]["value"]
+
+
+def _called(delta: Json) -> Iterator[str]:
+    for call in delta["step_details"]["tool_calls"]:
+        function = call["function"]
+        yield (f"; {function['name']} " if "name" in function else "") + function["arguments"]
+
+
+DELTAS: dict[str, Callable[[Json], Iterator[str]]] = {
+    "thread.message.delta": _said,
+    "thread.run.step.delta": _called,
+}
 
 
 def eventually(look: Callable[[], Result], *, within_s: float = 20) -> Result:
@@ -141,6 +170,20 @@ class Conversation:
 
     def cancel(self, run_id: str) -> httpx.Response:
         return self.http.post(f"{self.path}/runs/{run_id}/cancel")
+
+    def submit(self, run_id: str, outputs: list[Json], **body: Any) -> httpx.Response:
+        return self.http.post(f"{self.path}/runs/{run_id}/submit_tool_outputs", json={"tool_outputs": outputs, **body})
+
+    def submitting(self, run_id: str, outputs: list[Json]) -> list[Event]:
+        """The stream of a run that goes on with these outputs, to its end."""
+        body = {"tool_outputs": outputs, "stream": True}
+        with self.http.stream("POST", f"{self.path}/runs/{run_id}/submit_tool_outputs", json=body) as response:
+            return list(read(response))
+
+    def waiting(self, **body: Any) -> Json:
+        """A new run, once it waits for outputs."""
+        run_id = self.start(**body)["id"]
+        return eventually(lambda: (run := self.run(run_id))["status"] == "requires_action" and run) or {}
 
     def run(self, run_id: str) -> Json:
         return sent(self.http.get(f"{self.path}/runs/{run_id}"))
