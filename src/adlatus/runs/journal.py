@@ -70,13 +70,12 @@ class Journal:
         self._held = {"the_run": lease.run_id, "the_token": lease.token}
         self._deltas: wire.TextDeltas | None = None
 
-    async def load(self) -> tuple[Run, list[Message], int]:
-        """The run, the finished messages of its thread, and the seconds until the run expires."""
+    async def load(self) -> tuple[Run, int]:
+        """The run, and the seconds until it expires."""
         row = await self._database.fetch_row(statements.LOAD, **self._held)
         if row is None:
             raise LeaseLost
-        history = await self._database.fetch(statements.HISTORY, the_thread=self._lease.thread_id)
-        return Run.of(row), [Message.of(message) for message in history], row["left_s"]
+        return Run.of(row), row["left_s"]
 
     async def begin(self) -> None:
         """A queued run is in progress."""

@@ -12,12 +12,13 @@ from adlatus.backends.images import ImageError
 from adlatus.backends.refusals import ModelError
 from adlatus.errors import InvalidRequest, Unavailable
 from adlatus.resources import Resources
-from adlatus.runs import prompt
+from adlatus.runs import budget, history, prompt
 from adlatus.runs.journal import (
     CANCELLED,
     COMPLETED,
     EXPIRED,
     FILTERED,
+    NOTHING_USED,
     OUT_OF_TOKENS,
     Ending,
     Journal,
@@ -28,7 +29,6 @@ from adlatus.runs.lifecycle import IllegalMove
 from adlatus.runs.turn import Turn
 from adlatus.store.leases import Interruption, Lease
 from adlatus.wire.common import LastError
-from adlatus.wire.messages import Message
 from adlatus.wire.runs import Run, RunStatus
 
 log = structlog.get_logger(__name__)
@@ -135,7 +135,7 @@ async def _to_an_ending(lease: Lease, resources: Resources, journal: Journal, tu
 
 
 async def _attempt(lease: Lease, resources: Resources, journal: Journal, turn: Turn) -> Ending:
-    run, messages, left_s = await journal.load()
+    run, left_s = await journal.load()
     if lease.attempt > 1:
         await journal.take_back()
     if run.status is RunStatus.CANCELLING:
@@ -149,7 +149,7 @@ async def _attempt(lease: Lease, resources: Resources, journal: Journal, turn: T
         async with asyncio.timeout(left_s) as deadline:
             if run.status is RunStatus.QUEUED:
                 await journal.begin()
-            await _ask(run, messages, resources, journal, turn)
+            await _ask(run, resources, journal, turn)
     except TimeoutError:
         if not deadline.expired():
             raise
@@ -161,11 +161,13 @@ async def _attempt(lease: Lease, resources: Resources, journal: Journal, turn: T
             return ending
 
 
-async def _ask(run: Run, messages: list[Message], resources: Resources, journal: Journal, turn: Turn) -> None:
+async def _ask(run: Run, resources: Resources, journal: Journal, turn: Turn) -> None:
     """Stream one answer of the model into the turn and to the readers."""
     route = resources.llm.routing.for_assistants(run.model)
-    fetched = await resources.images.fetch(prompt.links(messages, route))
-    request = prompt.build(run, messages, route, fetched)
+    left = budget.left(run, NOTHING_USED)
+    items = await history.read(resources.database, run, route, left, began=run.started_at is not None)
+    fetched = await resources.images.fetch(prompt.links(items, route))
+    request = prompt.build(run, items, route, left, fetched)
     if run.tools:
         log.warning("tools are stored but not offered to the model yet", tools=[tool["type"] for tool in run.tools])
     asked_at = time.monotonic()
