@@ -69,7 +69,7 @@ def room(context_window: int | None, left: Left) -> int:
     return window - reserve if left.prompt_tokens is None else min(window - reserve, left.prompt_tokens)
 
 
-@dataclass
+@dataclass(slots=True)
 class Weight:
     """What takes tokens: texts, and what counts as so many whatever the encoding."""
 

@@ -63,7 +63,7 @@ def _item(item: Row | Calls) -> Item:
 # --- What belongs together
 
 
-@dataclass
+@dataclass(slots=True)
 class Block:
     """A message, the calls of one turn with their outputs, or both if they are of the same turn."""
 
@@ -171,7 +171,7 @@ class _End:
             from_created_at=created_at,
             from_seq=seq,
         )
-        self.ended = len(page) < size
+        self.ended = not page or len(page) == page[0]["found"] < size
         self._cursor = page[-1] if page else self._cursor
         rows = self._held + page
         self._held = [] if self.ended else _of_last_run(rows)
@@ -254,7 +254,7 @@ class _Reading:
         return [block for block, messages in zip(blocks, before, strict=False) if messages < messages_left]
 
     async def _add(self, blocks: list[Block]) -> None:
-        sizes = await self._sizes([block.weight for block in blocks], self.free if self.exact else None)
+        sizes = await self._sizes((block.weight for block in blocks), self.free if self.exact else None)
         for block, size in zip(blocks, sizes, strict=False):  # what comes after the first that does not fit is dropped
             block.size = size
             self.free -= size
@@ -264,7 +264,7 @@ class _Reading:
         blocks: list[Block] = []
         while room > 0 and not self.oldest.ended:
             read = await self.oldest.more(self._rows_for(room))
-            for block, size in zip(read, await self._sizes([block.weight for block in read], room), strict=False):
+            for block, size in zip(read, await self._sizes((block.weight for block in read), room), strict=False):
                 block.size = size
                 room -= size
                 blocks.append(block)
@@ -278,7 +278,7 @@ class _Reading:
         rows = min(int(room / max(of_one, 1)) + 1, 4 * len(self.blocks))
         return rows if self.most_messages is None else min(rows, self._messages_left or 0)
 
-    async def _sizes(self, weights: Sequence[Weight], room: int | None = None) -> list[int]:
+    async def _sizes(self, weights: Iterable[Weight], room: int | None = None) -> list[int]:
         """The tokens of each; of as many as fit into a room, and of the one that no longer does."""
         if not self.exact:
             return [weight.most() for weight in weights]
@@ -286,7 +286,7 @@ class _Reading:
         return await asyncio.to_thread(_count, self.model, weights, room)
 
 
-def _count(model: str, weights: Sequence[Weight], room: int | None) -> list[int]:
+def _count(model: str, weights: Iterable[Weight], room: int | None) -> list[int]:
     counter = tokens.counter(model)
     if room is None:
         return [weight.count(counter) for weight in weights]
