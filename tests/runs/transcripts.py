@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from adlatus.backends import tokens
 from tests.conftest import BETA, Server
 
 Json = dict[str, Any]
@@ -86,6 +87,26 @@ def transcript(events: Iterable[Event]) -> list[str]:
         else:
             lines.append(f"{event.name} {event.payload.get('status', '')}".rstrip())
     return lines
+
+
+def usage(prompt_tokens: int = 0, completion_tokens: int = 0, cached: int = 0, reasoning: int = 0) -> Json:
+    """A usage as runs and steps show it."""
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_token_details": {"cached_tokens": cached},
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
+    }
+
+
+NOTHING_USED = usage()
+
+
+def counted(prompt: str, said: str, model: str = "gpt-4o") -> Json:
+    """The usage of a turn whose endpoint does not tell it: one message, and what was said."""
+    count = tokens.counter(model)
+    return usage(4 + count(prompt), count(said))
 
 
 def _said(delta: Json) -> Iterator[str]:
@@ -198,7 +219,7 @@ class Conversation:
 
     def answer(self) -> str:
         """The text of the last message."""
-        return "".join(part["text"]["value"] for part in self.messages()[-1]["content"])
+        return words(self.messages()[-1]["content"])
 
     def ended(self, run_id: str, within_s: float = 20) -> Json:
         """The run once it has ended."""
@@ -217,3 +238,31 @@ def converse(http: httpx.Client, *contents: Any, **assistant: Any) -> Conversati
     messages = [{"role": "user", "content": content} for content in contents]
     thread = sent(http.post("/threads", json={"messages": messages}))
     return Conversation(http, created["id"], thread["id"])
+
+
+def words(content: list[Json]) -> str:
+    """What the parts of a message say; a refusal says something too."""
+    return "".join(part["refusal"] if part["type"] == "refusal" else part["text"]["value"] for part in content)
+
+
+def text_of(message: Json) -> str:
+    """The text of a message that has one part."""
+    [part] = message["content"]
+    value: str = part["text"]["value"]
+    return value
+
+
+def check_ended(talk: Conversation, events: list[Event]) -> tuple[Json, list[Json], list[Json]]:
+    """The run, its messages and its steps by REST, which are what the stream told last of each."""
+    told = {event.payload["id"]: event.payload for event in events if event.payload != "[DONE]"}
+    ended = talk.run(events[-2].payload["id"])
+    steps = talk.steps(ended["id"])
+    messages = [message for message in talk.messages() if message["run_id"] == ended["id"]]
+    assert told[ended["id"]] == ended
+    for step in steps:
+        assert told[step["id"]] == step | {"expires_at": told[step["id"]]["expires_at"]}
+    for message in messages:
+        assert told[message["id"]] == message
+    assert ended["expires_at"] is None
+    assert ended["required_action"] is None
+    return ended, messages, steps

@@ -213,7 +213,7 @@ def assert_called(client: OpenAI, run: Any) -> None:
     """The run is completed, after one step with both calls and their outputs."""
     assert_retrievable(client, run)
     assert run.status == "completed"
-    steps = client.beta.threads.runs.steps.list(run.id, thread_id=run.thread_id, order="asc").data
+    steps: Any = client.beta.threads.runs.steps.list(run.id, thread_id=run.thread_id, order="asc").data
     assert [(step.type, step.status) for step in steps] == [
         ("message_creation", "completed"),
         ("tool_calls", "completed"),
@@ -239,7 +239,7 @@ class Caller(AssistantEventHandler):
     def on_tool_call_delta(self, delta: Any, snapshot: Any) -> None:  # noqa: ARG002
         self.calls[snapshot.id] = snapshot
 
-    def on_text_delta(self, delta: Any, snapshot: Any) -> None:
+    def on_text_delta(self, delta: Any, snapshot: Any) -> None:  # noqa: ARG002
         self.text += delta.value or ""
 
 

@@ -43,27 +43,45 @@ class LeaseLost(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class Loaded:
-    """A run as its executor finds it: its earlier steps, oldest first, and the seconds until it expires."""
+    """A run as its executor finds it: its earlier steps, oldest first, and the seconds until it expires.
+
+    `began` says whether it may have asked the model before.
+    """
 
     run: Run
     steps: list[Row]
     left_s: int
+    began: bool
 
     @property
     def used(self) -> Usage:
         """What the earlier turns of the run have used."""
         return _sum(self.steps)
 
+    @property
+    def call_ids(self) -> set[str]:
+        """The ids of the calls of earlier turns, none of which may come again in this run."""
+        return {call["id"] for step in self.steps for call in step["step_details"].get("tool_calls", ())}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question to a model, by the upstream's name of it, whose usage is not known yet."""
+
+    model: str
+    request: Json
+
 
 class Journal:
     """The writes of one executor on one run. Methods raise `LeaseLost` and `IllegalMove`, having changed nothing.
 
-    `turn` is the turn of the model that is being written. A write that has begun is finished even if the task is
-    cancelled meanwhile.
+    `turn` is the turn of the model that is being written, `asked` what it answers. A write that has begun is finished
+    even if the task is cancelled meanwhile.
     """
 
     def __init__(self, lease: Lease, database: Database, events: EventLog) -> None:
         self.turn = Turn()
+        self.asked: Asked | None = None
         self._lease = lease
         self._database = database
         self._events = events
@@ -81,7 +99,7 @@ class Journal:
         begun = row["started_at"] is not None
         steps = await self._database.fetch(statements.STEPS, the_run=self._lease.run_id) if begun else []
         ended = [step for step in steps if step["status"] != StepStatus.IN_PROGRESS]
-        loaded = Loaded(Run.of(row), ended, row["left_s"])
+        loaded = Loaded(Run.of(row), ended, row["left_s"], begun)
         self._used = loaded.used
         return loaded
 

@@ -10,17 +10,26 @@ import structlog
 
 from adlatus.backends.images import ImageError
 from adlatus.backends.refusals import ModelError
+from adlatus.backends.routing import Route
 from adlatus.errors import InvalidRequest, Unavailable
 from adlatus.resources import Resources
-from adlatus.runs import prompt
-from adlatus.runs.endings import CANCELLED, COMPLETED, EXPIRED, FILTERED, OUT_OF_TOKENS, Ending, failed
-from adlatus.runs.journal import Journal, LeaseLost, Loaded
+from adlatus.runs import budget, history, prompt
+from adlatus.runs.endings import (
+    CANCELLED,
+    COMPLETED,
+    EXPIRED,
+    FILTERED,
+    OUT_OF_PROMPT_TOKENS,
+    OUT_OF_TOKENS,
+    Ending,
+    failed,
+)
+from adlatus.runs.journal import Asked, Journal, LeaseLost, Loaded
 from adlatus.runs.lifecycle import IllegalMove
 from adlatus.runs.turn import Turn
-from adlatus.store import runs as statements
 from adlatus.store.leases import Interruption, Lease
-from adlatus.wire.common import LastError
-from adlatus.wire.messages import Message
+from adlatus.telemetry import Metrics
+from adlatus.wire.common import Json, LastError
 from adlatus.wire.runs import Run, RunStatus
 
 log = structlog.get_logger(__name__)
@@ -83,6 +92,8 @@ async def execute(lease: Lease, resources: Resources) -> None:
     resources.events.execute(lease.run_id, lease.attempt)
     try:
         if ending := await _to_an_ending(lease, resources, journal):
+            if any(map(any, _output(journal.turn))):  # of an answer that was broken off nobody tells what it took
+                await _account(journal, resources.metrics)
             ending = await _end(journal, ending)
             resources.metrics.runs_ended.labels(status=ending.status).inc()
             log.info("run ended", status=str(ending.status), error=ending.error and ending.error.message)
@@ -151,7 +162,8 @@ async def _attempt(lease: Lease, resources: Resources, journal: Journal) -> Endi
         async with asyncio.timeout(loaded.left_s) as deadline:
             if run.status is RunStatus.QUEUED:
                 await journal.begin()
-            await _ask(loaded, resources, journal)
+            if stop := await _ask(loaded, resources, journal):
+                return stop
     except TimeoutError:
         if not deadline.expired():
             raise
@@ -166,38 +178,30 @@ async def _attempt(lease: Lease, resources: Resources, journal: Journal) -> Endi
             return ending
 
 
-async def _ask(loaded: Loaded, resources: Resources, journal: Journal) -> None:
-    """Stream one answer of the model into the journal's turn and to the readers."""
-    run = loaded.run
-    messages = [Message.of(row) for row in await resources.database.fetch(statements.HISTORY, the_thread=run.thread_id)]
+async def _ask(loaded: Loaded, resources: Resources, journal: Journal) -> Ending | None:
+    """Stream one answer of the model into the journal's turn and to the readers.
+
+    Returns the ending of a run whose budget does not allow another question, else None.
+    """
+    run, left = loaded.run, budget.left(loaded.run, loaded.used)
+    if left.completion_tokens == 0:
+        return OUT_OF_TOKENS
     route = resources.llm.routing.for_assistants(run.model)
-    fetched = await resources.images.fetch(prompt.links(messages, route))
-    request = prompt.build(run, messages, route, fetched)
-    request["tools"] = [t for t in run.tools if t["type"] == "function"]  # INTERIM
-    for step in loaded.steps:
-        if step["type"] == "tool_calls":
-            cs = step["step_details"]["tool_calls"]
-            request["messages"].append(
-                {
-                    "role": "assistant",
-                    "content": None,
-                    "tool_calls": [
-                        {
-                            "id": c["id"],
-                            "type": "function",
-                            "function": {"name": c["function"]["name"], "arguments": c["function"]["arguments"]},
-                        }
-                        for c in cs
-                    ],
-                }
-            )
-            request["messages"] += [
-                {"role": "tool", "tool_call_id": c["id"], "content": c["function"]["output"]} for c in cs
-            ]
-    if not request["tools"]:
-        del request["tools"]
-    journal.turn = turn = Turn(most_calls=_most_calls(run), taken_ids=_call_ids(loaded))
-    asked_at, heard = time.monotonic(), False
+    try:
+        items = await history.read(resources.database, run, route, left, began=loaded.began)
+    except history.OutOfPromptTokens:
+        return OUT_OF_PROMPT_TOKENS
+    fetched = await resources.images.fetch(prompt.links(items, route))
+    request = prompt.build(run, items, route, left, fetched)
+    journal.turn = Turn(most_calls=_most_calls(run, request), taken_ids=loaded.call_ids)
+    journal.asked = Asked(route.model, request)
+    await _listen(resources, route, request, journal)
+    await _account(journal, resources.metrics)
+    return None
+
+
+async def _listen(resources: Resources, route: Route, request: Json, journal: Journal) -> None:
+    turn, asked_at, heard = journal.turn, time.monotonic(), False
     async with aclosing(resources.llm.stream(route, request)) as answer:
         async for chunks in answer:
             if new := turn.fold(chunks):
@@ -206,17 +210,28 @@ async def _ask(loaded: Loaded, resources: Resources, journal: Journal) -> None:
                     heard = True
                 await journal.say(new)
     await journal.say(turn.finish())
-    if turn.usage:
-        resources.metrics.tokens.labels(kind="prompt").inc(turn.usage.prompt_tokens)
-        resources.metrics.tokens.labels(kind="completion").inc(turn.usage.completion_tokens)
 
 
-def _most_calls(run: Run) -> int:
+async def _account(journal: Journal, metrics: Metrics) -> None:
+    """What the turn has used, counted here where the endpoint has not told it."""
+    turn, asked = journal.turn, journal.asked
+    if asked is None:
+        return
+    if turn.usage is None:
+        turn.usage = await asyncio.to_thread(budget.counted, asked.model, asked.request, *_output(turn))
+    journal.asked = None
+    metrics.tokens.labels(kind="prompt").inc(turn.usage.prompt_tokens)
+    metrics.tokens.labels(kind="completion").inc(turn.usage.completion_tokens)
+
+
+def _output(turn: Turn) -> tuple[list[str], list[str]]:
+    """What the model wrote in a turn, and what of it is not shown."""
+    called = [text for call in turn.calls for text in (call.name, call.arguments)]
+    return [turn.text, turn.refusal, *called], [turn.hidden]
+
+
+def _most_calls(run: Run, request: Json) -> int:
     """How many functions the model may call in one turn: none that it was not offered, whatever it does."""
-    offered = any(tool["type"] == "function" for tool in run.tools) and run.tool_choice != "none"
-    return (MOST_CALLS if run.parallel_tool_calls else 1) if offered else 0
-
-
-def _call_ids(loaded: Loaded) -> set[str]:
-    """The ids of the calls of earlier turns, none of which may come again in this run."""
-    return {call["id"] for step in loaded.steps for call in step["step_details"].get("tool_calls", ())}
+    if "tools" not in request:
+        return 0
+    return MOST_CALLS if run.parallel_tool_calls else 1

@@ -107,13 +107,6 @@ OPEN_MESSAGE = select(
 )
 """An empty message of the run and the step that writes it, inserted if the lease holds, in one round trip."""
 
-HISTORY = (
-    select(messages)
-    .where(messages.c.thread_id == param("the_thread", Text()), messages.c.status != MessageStatus.IN_PROGRESS)
-    .order_by(messages.c.created_at, messages.c.seq)
-)
-"""The finished messages of a thread, oldest first."""
-
 REMOVE_OPEN_MESSAGES = (
     delete(messages)
     .where(messages.c.run_id == param("the_run", Text()), messages.c.status == MessageStatus.IN_PROGRESS)
