@@ -14,7 +14,7 @@ from adlatus.wire.runs import Run
 Json = dict[str, Any]
 
 
-def _run(**changes: object) -> Run:
+def run_of(**changes: object) -> Run:
     fields: Json = dict.fromkeys(Run.model_fields)
     fields |= {
         "id": "run_1",
@@ -50,7 +50,7 @@ LENIENT = Route("m", Endpoint("lenient", "http://lenient/v1", image_urls="forwar
 
 def test_instructions_come_first_and_messages_in_order() -> None:
     history = [_message("user", _text("a")), _message("assistant", _text("b")), _message("user", _text("c"))]
-    assert build(_run(instructions="Be kind."), history, STRICT, Left())["messages"] == [
+    assert build(run_of(instructions="Be kind."), history, STRICT, Left())["messages"] == [
         {"role": "system", "content": "Be kind."},
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": "b"},
@@ -59,32 +59,32 @@ def test_instructions_come_first_and_messages_in_order() -> None:
 
 
 def test_without_instructions_there_is_no_system_message() -> None:
-    built = build(_run(), [_message("user", _text("a"))], STRICT, Left())
+    built = build(run_of(), [_message("user", _text("a"))], STRICT, Left())
     assert built["messages"] == [{"role": "user", "content": "a"}]
 
 
 def test_an_empty_thread_without_instructions_is_an_empty_message() -> None:
-    assert build(_run(), [], STRICT, Left())["messages"] == [{"role": "user", "content": ""}]
+    assert build(run_of(), [], STRICT, Left())["messages"] == [{"role": "user", "content": ""}]
 
 
 def test_several_text_parts_are_one_text() -> None:
-    built = build(_run(), [_message("user", _text("a"), _text("b"))], STRICT, Left())
+    built = build(run_of(), [_message("user", _text("a"), _text("b"))], STRICT, Left())
     assert built["messages"] == [{"role": "user", "content": "a\nb"}]
 
 
 def test_an_empty_message_is_left_out() -> None:
     history = [_message("assistant"), _message("user", _text("a"))]
-    assert build(_run(), history, STRICT, Left())["messages"] == [{"role": "user", "content": "a"}]
+    assert build(run_of(), history, STRICT, Left())["messages"] == [{"role": "user", "content": "a"}]
 
 
 def test_only_settings_that_are_set_are_sent() -> None:
     history = [_message("user", _text("a"))]
-    assert build(_run(), history, STRICT, Left()) == {
+    assert build(run_of(), history, STRICT, Left()) == {
         "model": "m",
         "messages": [{"role": "user", "content": "a"}],
     }
     schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}}
-    run = _run(temperature=0.5, top_p=0.9, reasoning_effort="low", max_completion_tokens=300, response_format=schema)
+    run = run_of(temperature=0.5, top_p=0.9, reasoning_effort="low", max_completion_tokens=300, response_format=schema)
     assert build(run, history, STRICT, Left(completion_tokens=200)) == {
         "model": "m",
         "messages": [{"role": "user", "content": "a"}],
@@ -98,23 +98,23 @@ def test_only_settings_that_are_set_are_sent() -> None:
 
 def test_links_to_images_are_forwarded_only_where_that_is_allowed() -> None:
     message = _message("user", _text("look"), _link("https://example.com/a.png"))
-    assert build(_run(), [message], LENIENT, Left())["messages"][0]["content"] == [
+    assert build(run_of(), [message], LENIENT, Left())["messages"][0]["content"] == [
         {"type": "text", "text": "look"},
         {"type": "image_url", "image_url": {"url": "https://example.com/a.png", "detail": "low"}},
     ]
     with pytest.raises(RefusedImage, match="ADLATUS_IMAGE_URLS"):
-        build(_run(), [message], STRICT, Left())
+        build(run_of(), [message], STRICT, Left())
 
 
 def test_a_model_without_eyes_refuses_images() -> None:
     with pytest.raises(RefusedImage, match="does not take images"):
-        build(_run(), [_message("user", _link("data:image/png;base64,AAAA"))], replace(LENIENT, vision=False), Left())
+        build(run_of(), [_message("user", _link("data:image/png;base64,AAAA"))], replace(LENIENT, vision=False), Left())
 
 
 @pytest.mark.parametrize("name", ["temperature", "top_p"])
 def test_what_the_original_fills_in_is_left_to_the_endpoint(name: str) -> None:
-    assert name not in build(_run(**{name: 1.0}), [], LENIENT, Left())
-    assert build(_run(**{name: 0.0}), [], LENIENT, Left())[name] == 0
+    assert name not in build(run_of(**{name: 1.0}), [], LENIENT, Left())
+    assert build(run_of(**{name: 0.0}), [], LENIENT, Left())[name] == 0
 
 
 def test_links_are_replaced_by_what_was_fetched_where_this_server_fetches() -> None:
@@ -126,16 +126,16 @@ def test_links_are_replaced_by_what_was_fetched_where_this_server_fetches() -> N
     ]
     assert links(messages, inline) == [url]
     assert links(messages, LENIENT) == links(messages, STRICT) == links(messages, replace(inline, vision=False)) == []
-    content = build(_run(), messages, inline, Left(), {url: "data:image/png;base64,BBBB"})["messages"][0]["content"]
+    content = build(run_of(), messages, inline, Left(), {url: "data:image/png;base64,BBBB"})["messages"][0]["content"]
     assert [part["image_url"]["url"] for part in content[1:]] == ["data:image/png;base64,BBBB", data]
 
 
 def test_data_urls_always_go() -> None:
     message = _message("user", _link("data:image/png;base64,AAAA"))
-    assert build(_run(), [message], STRICT, Left())["messages"][0]["content"][0]["type"] == "image_url"
+    assert build(run_of(), [message], STRICT, Left())["messages"][0]["content"][0]["type"] == "image_url"
 
 
 def test_an_image_file_without_bytes_is_named_to_the_model() -> None:
     part = {"type": "image_file", "image_file": {"file_id": "file-1", "detail": "auto"}}
-    [content] = build(_run(), [_message("user", part)], LENIENT, Left())["messages"][0]["content"]
+    [content] = build(run_of(), [_message("user", part)], LENIENT, Left())["messages"][0]["content"]
     assert "file-1" in content["text"]
