@@ -76,7 +76,7 @@ class Block:
 
     @property
     def weight(self) -> Weight:
-        weight = Weight()
+        weight = Weight(flat=budget.PER_MESSAGE)  # text and calls are one message of the chat
         for item in self.items:
             if isinstance(item, Calls):
                 _weigh_calls(item, weight)
@@ -86,7 +86,6 @@ class Block:
 
 
 def _weigh_message(row: Row, weight: Weight) -> None:
-    weight.flat += budget.PER_MESSAGE
     for part in row["content"]:
         if part["type"] == "text":
             weight.texts.append(part["text"]["value"])
@@ -97,7 +96,7 @@ def _weigh_message(row: Row, weight: Weight) -> None:
 
 
 def _weigh_calls(item: Calls, weight: Weight) -> None:
-    weight.flat += budget.PER_MESSAGE * (1 + len(item.calls))
+    weight.flat += budget.PER_MESSAGE * len(item.calls)  # their outputs
     for call in item.calls:
         function = call["function"]
         weight.texts += [function["name"], prompt.arguments(function["arguments"]), function["output"]]
@@ -288,12 +287,11 @@ class _Reading:
 
 def _count(model: str, weights: Iterable[Weight], room: int | None) -> list[int]:
     counter = tokens.counter(model)
-    if room is None:
-        return [weight.count(counter) for weight in weights]
+    left = float("inf") if room is None else room
     sizes: list[int] = []
     for weight in weights:
-        sizes.append(weight.count(counter, room))
-        room -= sizes[-1]
-        if room < 0:
+        sizes.append(weight.count(counter, left) if sizes else weight.count(counter))  # the first may stay in any case
+        left -= sizes[-1]
+        if left < 0:
             break
     return sizes

@@ -31,7 +31,7 @@ from adlatus.wire.steps import StepStatus
 
 Order = Literal["newest first", "oldest first"]
 
-PAGE_SIZES = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+PAGE_SIZES = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 PAGE_BYTES = 4 * 2**20
 """What the contents of a page's messages may take in the database, compressed or not, but for the last of them."""
 START: dict[Order, tuple[int, int]] = {"newest first": (2**63 - 1, 2**63 - 1), "oldest first": (-1, -1)}
