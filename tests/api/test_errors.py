@@ -512,6 +512,7 @@ NO_ID = [
     ("GET", f"/threads/{THREAD}/runs/{{}}", "run_id", "run", "run"),
     ("POST", f"/threads/{THREAD}/runs/{{}}", "run_id", "run", "run"),
     ("POST", f"/threads/{THREAD}/runs/{{}}/cancel", "run_id", "run", "run"),
+    ("POST", f"/threads/{THREAD}/runs/{{}}/submit_tool_outputs", "run_id", "run", "run"),
     ("GET", f"/threads/{THREAD}/runs/{{}}/steps", "run_id", "run", "run"),
     ("GET", f"/threads/{THREAD}/runs/{RUN}/steps/{{}}", "step_id", "step", "run step"),
 ]
@@ -757,6 +758,10 @@ VALID: dict[str, dict[str, Any]] = {
     },
     "/v1/threads/{thread_id}/runs/{run_id}": {"metadata": {"k": "v"}},
     "/v1/threads/{thread_id}/runs/{run_id}/cancel": {},
+    "/v1/threads/{thread_id}/runs/{run_id}/submit_tool_outputs": {
+        "tool_outputs": [{"tool_call_id": "call_x", "output": "x"}],
+        "stream": False,
+    },
 }
 VALID["/v1/assistants/{assistant_id}"] = VALID["/v1/assistants"]
 VALID["/v1/threads/runs"] = {

@@ -41,6 +41,7 @@ TYPES: dict[Operation, Any] = {
     ("GET", RUN): Run,
     ("POST", RUN): Run,
     ("POST", f"{RUN}/cancel"): Run,
+    ("POST", f"{RUN}/submit_tool_outputs"): Run,
     ("GET", f"{RUN}/steps"): SyncCursorPage[RunStep],
     ("GET", f"{RUN}/steps/{{step_id}}"): RunStep,
     ("GET", "/models"): SyncPage[Model],
@@ -83,8 +84,6 @@ DEVIATIONS = {
 }
 
 UNSEEN_EVENTS = {
-    "thread.run.requires_action": "issue 4",
-    "thread.run.step.delta": "issue 4",
     "thread.run.expired": "needs a server whose runs expire at once",
     "thread.run.step.expired": "needs a server whose runs expire at once",
     "error": "needs a server that stops",
