@@ -54,7 +54,7 @@ async def create(
         await threads.add_messages(tx, project_id, thread_id, request.additional_messages or ())
         settings = _settings(request, assistant, routing, additional=request.additional_instructions)
         row = await _insert(tx, project_id, thread_id, settings, expires_after_s, claim)
-    return _told(events, row, [])
+    return await _told(events, row, [])
 
 
 async def create_thread_and_run(
@@ -75,7 +75,7 @@ async def create_thread_and_run(
         if request.tool_resources:
             settings["tool_resources"] = request.tool_resources.model_dump()
         row = await _insert(tx, project_id, thread["id"], settings, expires_after_s, claim)
-    return _told(events, row, [wire.frame("thread.created", Thread.of(thread).filled().json_bytes())])
+    return await _told(events, row, [wire.frame("thread.created", Thread.of(thread).filled().json_bytes())])
 
 
 async def cancel(database: Database, events: EventLog, project_id: str, thread_id: str, run_id: str) -> Run:
@@ -89,7 +89,7 @@ async def cancel(database: Database, events: EventLog, project_id: str, thread_i
             raise InvalidRequest(f"Cannot cancel run with status '{error.current}'.") from error
         await leases.wake(tx)
     if frames:
-        events.append(run_id, attempt, frames)
+        await events.tell(run_id, attempt, frames)
     return Run.of(cancelling)
 
 
@@ -140,13 +140,14 @@ def _insertion(columns: tuple[str, ...]) -> Insert:
     return insert(runs).values(values).returning(runs)
 
 
-def _told(events: EventLog, row: Row, first: list[bytes]) -> Created:
+async def _told(events: EventLog, row: Row, first: list[bytes]) -> Created:
     """Tell of the new run: created and queued show the same object. *Source*: recorded streams."""
     run = Run.of(row)
     json = run.json_bytes()
-    if row["lease_token"]:
-        events.execute(run.id, 0)  # from here on, so that readers need not look at the table in between
-    events.append(run.id, 0, [*first, wire.frame("thread.run.created", json), wire.frame("thread.run.queued", json)])
+    frames = [*first, wire.frame("thread.run.created", json), wire.frame("thread.run.queued", json)]
     if row["lease_token"] is None:
+        await events.tell(run.id, 0, frames)
         return Created(run, None)
+    events.execute(run.id, 0)  # from here on, so that readers need not look at the table in between
+    events.append(run.id, 0, frames)
     return Created(run, Lease(run.id, run.thread_id, row["project_id"], row["lease_token"], row["attempt"]))
