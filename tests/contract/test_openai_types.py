@@ -41,6 +41,7 @@ TYPES: dict[Operation, Any] = {
     ("GET", RUN): Run,
     ("POST", RUN): Run,
     ("POST", f"{RUN}/cancel"): Run,
+    ("GET", f"{RUN}/events"): AssistantStreamEvent,
     ("GET", f"{RUN}/steps"): SyncCursorPage[RunStep],
     ("GET", f"{RUN}/steps/{{step_id}}"): RunStep,
     ("GET", "/models"): SyncPage[Model],
