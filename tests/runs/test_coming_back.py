@@ -9,9 +9,12 @@ import httpx
 import pytest
 
 from adlatus.settings import Settings
+from adlatus.store import rows
 from adlatus.store.events import EventLog
+from adlatus.store.leases import Lease
+from adlatus.store.tables import runs
 from adlatus.wire import events as wire
-from adlatus.wire.runs import RunStatus
+from adlatus.wire.runs import Run, RunStatus
 from tests.conftest import BETA, Loop, Server, serving
 from tests.runs.stored import add_leased, add_run, execute, put
 from tests.runs.transcripts import (
@@ -92,7 +95,7 @@ def look(server: Server, sql: str, *values: object) -> list[Any]:
 def written(server: Server, run_id: str) -> None:
     """Wait until the table has the end of a run's stream."""
     sql = "SELECT frames FROM run_events WHERE run_id = $1 ORDER BY first_number DESC LIMIT 1"
-    eventually(lambda: (rows := look(server, sql, run_id)) and rows[0]["frames"].endswith(wire.DONE))
+    eventually(lambda: (last := look(server, sql, run_id)) and last[0]["frames"].endswith(wire.DONE))
 
 
 def delete(server: Server, row: Any) -> None:
@@ -240,14 +243,25 @@ def test_a_reader_that_knows_numbers_which_are_yet_to_come_waits_for_the_end(htt
 # --- A run that waits for its client
 
 
-async def wait_for_outputs(database: Any) -> tuple[Any, EventLog]:
+ACTION = {"type": "submit_tool_outputs", "submit_tool_outputs": {"tool_calls": []}}
+
+
+async def move(database: Any, lease: Lease, attempt: int, status: RunStatus) -> bytes:
+    """Put the run into a status, under an attempt; the event that tells of it."""
+    await put(database, lease.run_id, status)
+    await execute(database, "UPDATE runs SET attempt = $2 WHERE id = $1", lease.run_id, attempt)
+    if status is RunStatus.REQUIRES_ACTION:
+        await execute(database, "UPDATE runs SET required_action = $2 WHERE id = $1", lease.run_id, ACTION)
+    row = await rows.get(database, runs, "run", lease.run_id)
+    return wire.frame(f"thread.run.{status}", Run.of(row).json_bytes())
+
+
+async def wait_for_outputs(database: Any) -> tuple[Lease, EventLog]:
     """A run that waits, all of whose events are written; and the log of the process that gets the outputs."""
     lease = await add_leased(database)
     log = EventLog(database)
-    created = [wire.frame("thread.run.created", b'{"n":1}'), wire.frame("thread.run.queued", b'{"n":2}')]
-    await log.tell(lease.run_id, 0, created)
-    await log.tell(lease.run_id, 1, [wire.frame("thread.run.requires_action", b'{"n":3}'), wire.DONE])
-    await put(database, lease.run_id, RunStatus.REQUIRES_ACTION)
+    await log.tell(lease.run_id, 0, [await move(database, lease, 0, RunStatus.QUEUED)])
+    await log.tell(lease.run_id, 1, [await move(database, lease, 1, RunStatus.REQUIRES_ACTION), wire.DONE])
     return lease, log
 
 
@@ -266,15 +280,14 @@ def test_who_comes_back_to_a_run_that_waits_gets_it_at_once_and_after_the_output
         assert waiting == [Event("thread.run.requires_action", talk.run(lease.run_id)), Event("done", "[DONE]")]
 
         async def submit() -> None:
-            await execute(server.resources.database, "UPDATE runs SET attempt = 2 WHERE id = $1", lease.run_id)
-            await put(server.resources.database, lease.run_id, RunStatus.QUEUED)
-            await log.tell(lease.run_id, 2, [wire.frame("thread.run.queued", b'{"n":4}')])
-            await log.tell(lease.run_id, 3, [wire.frame("thread.run.completed", b'{"n":5}'), wire.DONE])
+            database = server.resources.database
+            await log.tell(lease.run_id, 2, [await move(database, lease, 2, RunStatus.QUEUED)])
+            await log.tell(lease.run_id, 3, [await move(database, lease, 3, RunStatus.COMPLETED), wire.DONE])
 
         loop.run(submit())
         assert transcript(events_of(back(talk, lease.run_id, after=done.number))) == [
-            "thread.run.queued",
-            "thread.run.completed",
+            "thread.run.queued queued",
+            "thread.run.completed completed",
             DONE,
         ]
         assert back(talk, lease.run_id) == first, "a stream ends at its next end"
@@ -286,8 +299,7 @@ def test_an_old_end_does_not_pass_for_the_one_that_is_missing(loop: Loop, url: s
         lease, _ = loop.run(wait_for_outputs(server.resources.database))
         talk = Conversation(http, "", lease.thread_id)
         done = events_of(back(talk, lease.run_id))[-1]
-        look(server, "UPDATE runs SET attempt = 3 WHERE id = $1", lease.run_id)
-        loop.run(put(server.resources.database, lease.run_id, RunStatus.COMPLETED))
+        loop.run(move(server.resources.database, lease, 3, RunStatus.COMPLETED))
         begun = time.monotonic()
         assert transcript(events_of(back(talk, lease.run_id, after=done.number))) == [COMPLETED[-1], DONE]
         assert time.monotonic() - begun > 0.9, "it might have been written any moment"
@@ -341,10 +353,10 @@ def test_where_the_end_of_a_stream_was_not_written_the_objects_come_after_what_w
         talk = converse(http, LONG)
         run_id, content = whole(talk)
         written(server, run_id)
-        rows = look(server, "SELECT * FROM run_events WHERE run_id = $1 ORDER BY first_number", run_id)
-        delete(server, rows[-1])
+        stored = look(server, "SELECT * FROM run_events WHERE run_id = $1 ORDER BY first_number", run_id)
+        delete(server, stored[-1])
         heard = back(talk, run_id)
-        kept = b"".join(row["frames"] for row in rows[:-1])
+        kept = b"".join(row["frames"] for row in stored[:-1])
         assert heard[: len(kept)] == kept == content[: len(kept)]
         assert transcript(events_of(heard[len(kept) :])) == [*COMPLETED, DONE]
 
@@ -354,15 +366,15 @@ def test_a_hole_in_a_stream_of_a_run_that_has_ended_is_filled_with_its_objects(l
         talk = converse(http, LONG)
         run_id, content = whole(talk)
         written(server, run_id)
-        rows = look(server, "SELECT * FROM run_events WHERE run_id = $1 ORDER BY first_number", run_id)
-        assert len(rows) > 3
-        delete(server, rows[1])
+        stored = look(server, "SELECT * FROM run_events WHERE run_id = $1 ORDER BY first_number", run_id)
+        assert len(stored) > 3
+        delete(server, stored[1])
         heard = back(talk, run_id)
-        kept = rows[0]["frames"]
+        kept = stored[0]["frames"]
         assert heard[: len(kept)] == kept == content[: len(kept)]
         assert transcript(events_of(heard[len(kept) :])) == [*COMPLETED, DONE]
-        assert back(talk, run_id, after=rows[1]["last_number"]) == content[len(kept + rows[1]["frames"]) :]
-        delete(server, rows[0])
+        assert back(talk, run_id, after=stored[1]["last_number"]) == content[len(kept + stored[1]["frames"]) :]
+        delete(server, stored[0])
         assert transcript(events_of(back(talk, run_id))) == [*COMPLETED, DONE]
 
 
@@ -375,10 +387,11 @@ def test_a_hole_in_a_stream_that_goes_on_is_filled_with_the_objects_as_they_are(
             run, _ = await add_run(database)
             log = EventLog(database)
             log.execute(run.id, 1)
-            await log.tell(run.id, 1, [wire.frame("thread.test", b"%d" % n) for n in range(3)])
+            told = wire.frame("thread.run.in_progress", run.json_bytes())
+            await log.tell(run.id, 1, [told] * 3)
             await execute(database, "TRUNCATE run_events")
-            await log.tell(run.id, 1, [wire.frame("thread.test", b"3")])
-            await log.tell(run.id, 1, [wire.frame("thread.test", b"4"), wire.DONE])
+            await log.tell(run.id, 1, [told])
+            await log.tell(run.id, 1, [told, wire.DONE])
             return run
 
         run = loop.run(prepare())
@@ -387,11 +400,11 @@ def test_a_hole_in_a_stream_that_goes_on_is_filled_with_the_objects_as_they_are(
             events = events_of(back(talk, run.id, after=after))
             assert [(event.name, event.number & 0xFFFFFFFF) for event in events] == [
                 ("thread.run.queued", 0),
-                ("thread.test", 4),
-                ("thread.test", 5),
+                ("thread.run.in_progress", 4),
+                ("thread.run.in_progress", 5),
                 ("done", 6),
             ]
-        assert [event.payload for event in events_of(back(talk, run.id, after=(1 << 32) + 3))] == [3, 4, "[DONE]"]
+        assert [event.number & 7 for event in events_of(back(talk, run.id, after=(1 << 32) + 3))] == [4, 5, 6]
 
 
 def test_events_are_kept_until_the_last_of_their_run_is_a_day_old(loop: Loop, url: str) -> None:

@@ -136,8 +136,8 @@ class EventLog:
     async def tell(self, run_id: str, attempt: int, frames: Iterable[bytes]) -> None:
         """Append all events of an attempt in which this process does not execute the run, and write them at once.
 
-        Who reads the table then finds them before those of the executor, which may have begun already. While the
-        database does not answer they stay in memory, to be written later.
+        So readers of the table find them before those of the executor, which may have begun already. While the database
+        does not answer they stay in memory.
         """
         self.append(run_id, attempt, frames)
         with suppress(Unavailable, TimeoutError):
@@ -158,21 +158,19 @@ class EventLog:
     async def follow(self, run_id: str, after: int = 0) -> AsyncIterator[bytes]:
         """The frames of a run after a number, as they come, up to the next end of its stream.
 
-        Where events are missing, the current objects of the run come in their place: of its steps and messages, then
-        the run, and then `done` if the run has stopped; else the stream goes on after the hole. A reader that has had
-        everything of a stopped run gets the run and `done`: its number is not below that of the `done` with which the
-        table ends (`snapshot.State.end`). Frames that stand in for others have no `id:` line, so that the reader keeps
-        the number of the last event that it had, and comes back to that.
-
-        Ends early with an `error` event when this process stops or the run is gone.
+        Where events are missing, the run's current objects come in their place: its steps and messages, the run, and
+        `done` if it has stopped; else the stream goes on after the hole. A reader that has had everything of a stopped
+        run gets the run and `done`: its number is not below that of the `done` that the table ends with
+        (`snapshot.State.end`). What stands in for events has no `id:` line: the reader comes back to the last that it
+        had. Ends early with an `error` event when this process stops or the run is gone.
         """
         reader = _Reader(run_id, after)
         while True:
             channel = self._channels.get(run_id)
             changed = channel.changed if channel else None
-            here = channel is not None and reader.after >= channel.base
-            live = channel is not None and here and channel.live
-            frames, last = channel.since(reader.after) if channel and here else (b"", reader.after)
+            here = channel if channel and reader.after >= channel.base else None
+            live = here is not None and here.live
+            frames, last = here.since(reader.after) if here else (b"", reader.after)
             if not frames and not live:
                 frames, last = await self._stored(run_id, reader.after)
                 if channel and not here and last == reader.after:
@@ -244,7 +242,7 @@ class EventLog:
     async def _stored(self, run_id: str, after: int) -> tuple[bytes, int]:
         """The stored frames after a number, up to the first end or hole, and the number up to which that goes."""
         frames = b""
-        for row in await self._patiently(partial(self._database.fetch, _READ, run_id=run_id, after=after)):
+        for row in await _patiently(partial(self._database.fetch, _READ, run_id=run_id, after=after)):
             first = row["first_number"]
             if first > after and not _adjoins(after, first):
                 return frames, after if frames else first - 1
@@ -258,7 +256,7 @@ class EventLog:
         """What a reader gets that has heard nothing for a while: mostly nothing, else the end of its stream."""
         if time.monotonic() < reader.look_at:
             return b""
-        state = await self._patiently(partial(snapshot.state, self._database, reader.run_id))
+        state = await _patiently(partial(snapshot.state, self._database, reader.run_id))
         if state is None:
             return _error(not_found("run", reader.run_id))
         if state.end is not None and state.end <= reader.after:
@@ -271,18 +269,19 @@ class EventLog:
 
     async def _in_place_of_missing(self, run_id: str) -> bytes:
         """The current objects of a run, the run last, and the end of its stream if the run has stopped."""
-        state = await self._patiently(partial(snapshot.state, self._database, run_id))
+        state = await _patiently(partial(snapshot.state, self._database, run_id))
         if state is None:
             return _error(not_found("run", run_id))
-        return await self._patiently(partial(snapshot.parts, self._database, run_id)) + state.ending()
+        return await _patiently(partial(snapshot.parts, self._database, run_id)) + state.ending()
 
-    async def _patiently(self, ask: Callable[[], Awaitable[Result]]) -> Result:
-        """What the database says; while it does not answer, a reader waits for it."""
-        while True:
-            try:
-                return await ask()
-            except Unavailable:
-                await asyncio.sleep(OUTAGE_S)
+
+async def _patiently(ask: Callable[[], Awaitable[Result]]) -> Result:
+    """What the database says; while it does not answer, a reader waits for it."""
+    while True:
+        try:
+            return await ask()
+        except Unavailable:
+            await asyncio.sleep(OUTAGE_S)
 
 
 def _error(error: ApiError) -> bytes:
@@ -291,10 +290,7 @@ def _error(error: ApiError) -> bytes:
 
 
 def _adjoins(after: int, number: int) -> bool:
-    """Whether no event is known to be missing between two numbers.
-
-    An attempt begins with 1, after any number of the ones before it; the first of them all begins the stream.
-    """
+    """Whether no event is known to be missing between two numbers; an attempt may have ended anywhere."""
     return number == after + 1 or (after > 0 and number & 0xFFFFFFFF == 1)
 
 

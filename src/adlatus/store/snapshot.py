@@ -55,7 +55,7 @@ class State:
         return self.run.status in STOPPED
 
     def ending(self) -> bytes:
-        """The run's own event, and `done` if it has stopped. Without numbers: none of them can be come back to."""
+        """The run's own event, and `done` if it has stopped. They have no numbers: nobody comes back to them."""
         shown = wire.frame(f"thread.run.{self.run.status}", self.run.json_bytes())
         return shown + wire.DONE if self.stopped else shown
 
