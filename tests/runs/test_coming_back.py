@@ -407,6 +407,26 @@ def test_a_hole_in_a_stream_that_goes_on_is_filled_with_the_objects_as_they_are(
         assert [event.number & 7 for event in events_of(back(talk, run.id, after=(1 << 32) + 3))] == [4, 5, 6]
 
 
+def test_a_stream_whose_first_attempts_are_gone_begins_with_the_objects(loop: Loop, url: str) -> None:
+    """Whether the later ones are in memory here or in the table."""
+    with serving(loop, Settings(database_url=url), executor=False) as server, client_of(server) as http:
+        database = server.resources.database
+
+        async def prepare() -> tuple[Run, bytes]:
+            run, _ = await add_run(database)
+            await execute(database, "TRUNCATE run_events")
+            log = EventLog(database)
+            log.execute(run.id, 2)
+            log.append(run.id, 2, [wire.frame("thread.run.in_progress", run.json_bytes()), wire.DONE])
+            here = b"".join([frames async for frames in log.follow(run.id)])
+            await log.write()
+            return run, here
+
+        run, here = loop.run(prepare())
+        assert [event.name for event in events_of(here)] == ["thread.run.queued", "thread.run.in_progress", "done"]
+        assert back(Conversation(http, "", run.thread_id), run.id) == here
+
+
 def test_events_are_kept_until_the_last_of_their_run_is_a_day_old(loop: Loop, url: str) -> None:
     with serving(loop, Settings(database_url=url), executor=False) as server:
         database = server.resources.database
