@@ -20,6 +20,7 @@ import asyncpg
 import httpx
 import pytest
 import uvicorn
+from hypothesis.configuration import set_hypothesis_home_dir
 from openai import OpenAI
 
 from adlatus.app import create_app
@@ -118,6 +119,12 @@ def shared_reference() -> Path:
     if not folder.is_dir():
         missing("reference", "set ADLATUS_TEST_REFERENCE to the folder of reference material")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _away_from_the_repository(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Hypothesis keeps what it has worked out in the working directory unless it is told otherwise."""
+    set_hypothesis_home_dir(tmp_path_factory.mktemp("hypothesis"))
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from adlatus.api import assistants, messages, models, operations, relay, runs, s
 from adlatus.api.middleware import GuardKeyless, Observe
 from adlatus.errors import ApiError, MethodNotAllowed, NotFound, body, from_validation
 from adlatus.resources import Resources, open_resources
+from adlatus.runs.expiry import expire_forever
 from adlatus.runs.loop import execute
 from adlatus.settings import Settings
 from adlatus.telemetry import Metrics
@@ -34,7 +35,11 @@ def create_app(settings: Settings, *, resources: Resources | None = None, execut
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _opened(settings, resources, metrics) as opened, _worker(opened, executor) as worker:
+        async with (
+            _opened(settings, resources, metrics) as opened,
+            housekeeping(opened),
+            _worker(opened, executor) as worker,
+        ):
             app.state.resources = opened
             app.state.worker = worker
             yield
@@ -82,6 +87,18 @@ async def _worker(resources: Resources, executor: bool) -> AsyncIterator[Worker 
         return
     async with running_worker(resources, resources.settings.run_concurrency) as worker:
         yield worker
+
+
+@asynccontextmanager
+async def housekeeping(resources: Resources) -> AsyncIterator[None]:
+    """What every process does for all, until the block is left: overdue runs expire, whoever created them."""
+    task = asyncio.create_task(expire_forever(resources.database, resources.events))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 @asynccontextmanager

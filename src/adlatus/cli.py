@@ -18,7 +18,7 @@ import uvloop
 from pydantic import ValidationError
 
 from adlatus import __version__, doctor
-from adlatus.app import create_app, running_worker
+from adlatus.app import create_app, housekeeping, running_worker
 from adlatus.backends.postgres import embedded_postgres
 from adlatus.errors import StartupError
 from adlatus.rehearsal import server as rehearsal
@@ -157,6 +157,7 @@ def _worker(_arguments: argparse.Namespace, settings: Settings) -> int:
 async def _work_until_stopped(settings: Settings) -> None:
     async with (
         open_resources(settings, Metrics()) as resources,
+        housekeeping(resources),
         running_worker(resources, settings.run_concurrency) as worker,
     ):
         log.info("executing runs", worker=worker.name, concurrency=settings.run_concurrency)

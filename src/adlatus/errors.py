@@ -106,7 +106,7 @@ def not_found(noun: str, object_id: str) -> NotFound:
 def unknown_model(model: str) -> NotFound:
     """The 404 of the original's other APIs, which say it in other words than *retrieve model*."""
     return NotFound(
-        f"The model `{_shortened(model, MAX_NAME)}` does not exist or you do not have access to it.",
+        f"The model `{shortened(model, MAX_NAME)}` does not exist or you do not have access to it.",
         code="model_not_found",
     )
 
@@ -243,12 +243,12 @@ def _invalid_value(param: str, value: object, expected: str) -> InvalidRequest:
             listed = f"Supported values are: {one} and {two}"
         case _:
             listed = f"Supported values are: {', '.join(names[:-1])}, and {names[-1]}"
-    return InvalidRequest(f"Invalid value: '{_shortened(str(value))}'. {listed}.", param=param, code="invalid_value")
+    return InvalidRequest(f"Invalid value: '{shortened(str(value))}'. {listed}.", param=param, code="invalid_value")
 
 
 def _long_property_name(param: str, name: str, limit: int) -> InvalidRequest:
     return InvalidRequest(
-        f"Invalid property name in '{param.split('.', 1)[0]}': '{_shortened(name)}' is too long. "
+        f"Invalid property name in '{param.split('.', 1)[0]}': '{shortened(name)}' is too long. "
         f"Expected a string with maximum length {limit}, but got a string with length {len(name)} instead.",
         param=param,
         code="property_name_above_max_length",
@@ -311,11 +311,19 @@ def noun(value: object) -> str:
             return "an object"
 
 
-def _shortened(text: str, limit: int = 64) -> str:
+def shortened(text: str, limit: int = 64) -> str:
+    """A text of a client as an error repeats it: its middle left out where it is long."""
     half = limit // 2 - 4
     return text if len(text) <= limit else f"{text[:half]}...{text[-half:]}"
 
 
+def shortened_list(names: Sequence[str]) -> str:
+    """Names as Python writes a list of them, in an error that must not be as long as the request."""
+    shown = [shortened(name) for name in names[:MAX_LISTED]]
+    return f"{shown}" if len(names) <= MAX_LISTED else f"{shown} and {len(names) - MAX_LISTED} more"
+
+
+MAX_LISTED = 128
 MAX_NAME = 256
 """The longest name of a client's property that is repeated whole: an error must not be as long as the request."""
 
@@ -344,6 +352,6 @@ def _path(error: Mapping[str, Any], sent: object) -> tuple[str | int, ...]:
 def _dotted(path: tuple[str | int, ...]) -> str:
     text = ""
     for step in path:
-        name = _shortened(str(step), MAX_NAME)
+        name = shortened(str(step), MAX_NAME)
         text += f"[{step}]" if isinstance(step, int) else f".{name}" if text else name
     return text

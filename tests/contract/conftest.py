@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis.configuration import set_hypothesis_home_dir
 from openai import OpenAI
 from openai.types.beta import Assistant
 
@@ -15,12 +14,6 @@ from tests.conftest import BETA, KEYS, Server
 from tests.contract.operations import HANDED_ON
 from tests.contract.schema import Schema
 from tests.contract.tour import Operation, Tour
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _away_from_the_repository(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Hypothesis keeps what it has worked out in the working directory unless it is told otherwise."""
-    set_hypothesis_home_dir(tmp_path_factory.mktemp("hypothesis"))
 
 
 @pytest.fixture(scope="session")

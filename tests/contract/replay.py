@@ -19,9 +19,9 @@ import httpx
 
 Json = dict[str, Any]
 
-LIFECYCLE = ("queued", "in_progress", "completed")
+LIFECYCLE = ("queued", "in_progress", "requires_action", "completed")
 DEADLINE_S = 20
-DELTA = "thread.message.delta"
+DELTAS = ("thread.message.delta", "thread.run.step.delta")
 _ID = re.compile(r"(asst|thread|msg|run|step|call)_[A-Za-z0-9]{24}")
 _RUN_PATH = re.compile(r"/threads/[^/]+/runs/[^/]+")
 _SAME_HEADERS = ("content-type", "openai-version", "x-content-type-options")
@@ -187,7 +187,7 @@ class Replay:
             self._differ(where, f"events {names}, here {our_names}")
             return
         for (name, theirs), (_, here) in zip(theirs_grouped, ours_grouped, strict=True):
-            place = _Place(f"{where} {name}", "stream", said=name == DELTA)
+            place = _Place(f"{where} {name}", "stream", said=name in DELTAS)
             for number, event in enumerate(here):
                 self._compare(place, theirs[min(number, 1)].data if number else theirs[0].data, event.data)
 
@@ -313,7 +313,9 @@ def _rank(status: str) -> int:
 
 def _grouped(events: list[Event]) -> Iterator[tuple[str, list[Event]]]:
     """Events one by one, but neighbouring deltas together."""
-    for (name, _), group in itertools.groupby(enumerate(events), lambda at: (at[1].name, at[1].name == DELTA or at[0])):
+    for (name, _), group in itertools.groupby(
+        enumerate(events), lambda at: (at[1].name, at[1].name in DELTAS or at[0])
+    ):
         yield name, [event for _, event in group]
 
 

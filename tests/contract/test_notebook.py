@@ -51,6 +51,20 @@ def cells(reference: Path) -> list[str]:
     return cells_of((reference / "assistants-overview-notebook.txt").read_text("utf-8"))
 
 
+SCRIPT = """
+exchanges:
+  - expect: {user: {contains: likelihood}}
+    answer:
+      tool_calls:
+        - {name: get_current_temperature, arguments: {location: "San Francisco, CA", unit: Fahrenheit}}
+        - {name: get_rain_probability, arguments: {location: "San Francisco, CA"}}
+  - expect: {tool_results: {get_current_temperature: "57", get_rain_probability: "0.06"}}
+    answer: {text: It is 57 degrees and will hardly rain.}
+  - answer: {text: I am the rehearsal model.}
+"""
+WEATHER = "It is 57 degrees and will hardly rain."
+
+
 @dataclass
 class Session:
     """A person at the notebook: one namespace for all cells, and what each of them has printed."""
@@ -84,10 +98,14 @@ class Session:
 
 
 @pytest.fixture(scope="module")
-def session(cells: list[str], loop: Loop, new_database: Callable[[], str]) -> Iterator[Session]:
+def session(
+    cells: list[str], loop: Loop, new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Session]:
     """All cells that run have run, in order, on a server without keys, with two environment variables for the SDK."""
+    script = tmp_path_factory.mktemp("script") / "notebook.yaml"
+    script.write_text(SCRIPT, "utf-8")
     with (
-        serving(loop, Settings(database_url=SecretStr(new_database()))) as server,
+        serving(loop, Settings(database_url=SecretStr(new_database()), rehearsal_script=script)) as server,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("OPENAI_BASE_URL", server.base_url)
@@ -118,7 +136,7 @@ def test_every_listed_cell_says_how_it_runs_or_why_not(entry: Json) -> None:
             assert entry["reason"]
             assert entry["edits"]
         case "enabled_by", issue:
-            assert issue in ("issue 4", "issue 5", "issue 6")
+            assert issue in ("issue 5", "issue 6")
             assert ("edits" not in entry) or entry["reason"]
         case "never", reason:
             assert len(reason) > 10
@@ -176,7 +194,30 @@ def test_what_the_cells_made_exists_on_the_server(session: Session) -> None:
     for number in (2, 11, 36):
         thread = session.kept[number]["thread"]
         assert client.beta.threads.retrieve(thread.id).created_at == thread.created_at
-    [asked] = client.beta.threads.messages.list(session.kept[36]["thread"].id).data
+    [asked, *_] = client.beta.threads.messages.list(session.kept[36]["thread"].id, order="asc").data
     assert asked.model_dump() == session.kept[36]["message"].model_dump()
     [shown] = client.beta.threads.messages.list(session.kept[11]["thread"].id, order="asc", limit=1).data
     assert [part.type for part in shown.content] == ["text", "image_url"]
+
+
+def test_the_streamed_function_cell_prints_the_answer_of_its_second_stream(session: Session) -> None:
+    assert session.printed[37] == f"{WEATHER}\n"
+    thread = session.kept[37]["thread"]
+    [run] = session.client.beta.threads.runs.list(thread.id, order="asc").data[:1]
+    step, answer = session.client.beta.threads.runs.steps.list(run.id, thread_id=thread.id, order="asc").data
+    assert (run.status, step.type, answer.type) == ("completed", "tool_calls", "message_creation")
+    assert step.step_details.type == "tool_calls"
+    functions = [call.function for call in step.step_details.tool_calls if call.type == "function"]
+    assert [(function.name, function.output) for function in functions] == [
+        ("get_current_temperature", "57"),
+        ("get_rain_probability", "0.06"),
+    ]
+
+
+def test_the_polled_function_cell_submits_outputs_and_prints_the_messages(session: Session) -> None:
+    run = session.kept[38]["run"]
+    assert run.status == "completed"
+    first, second, shown = session.printed[38].split("\n", 2)
+    assert (first, second) == ("requires_action", "Tool outputs submitted successfully.")
+    assert shown == f"{session.kept[38]['messages']}\n"
+    assert session.said(run.thread_id) == [WEATHER, WEATHER]

@@ -10,6 +10,7 @@ import pytest
 from adlatus.settings import Settings
 from tests.conftest import Loop, serving
 from tests.contract.replay import Deviation, Replay, events_of, load
+from tests.runs.transcripts import client_of
 
 WHOLE = (
     "BasicAssistantOperationsWork",
@@ -26,13 +27,26 @@ WHOLE = (
     "ThreadWithInitialMessagesWorks",
 )
 
+OF_FUNCTIONS = ("FunctionToolsWork", "StreamingToolCall()")
+
+SCRIPT = """
+exchanges:
+  - expect: {user: {contains: eat on Thursday}}
+    answer: {tool_calls: [{name: get_favorite_food_for_day_of_week, arguments: {day_of_week: Thursday}}]}
+  - expect: {tool_results: {get_favorite_food_for_day_of_week: tacos}}
+    answer: {text: You should eat tacos on Thursday!}
+  - expect: {tools: [get_current_weather]}
+    answer: {tool_calls: [{name: get_current_weather, arguments: {}}]}
+  - expect: {tool_results: {get_current_weather: warm and sunny}}
+    answer: {text: "Since it's warm and sunny outside, wear what you like."}
+"""
+"""What the recorded model said and called, as far as the recorded clients went by it."""
+
 PARTLY = {
     "BasicRunStepFunctionalityWorks": (1, "issue 5: uploads a file; issue 6: runs code"),
     "FileSearchStreamingWorks": (0, "issue 5: begins with an upload"),
     "FileSearchWorks": (0, "issue 5: begins with an upload"),
-    "FunctionToolsWork": (2, "issue 4: waits for a function's output"),
     "Pagination_CanRehydrateRunStepPageCollectionFromBytes": (1, "issue 5: uploads a file; issue 6: runs code"),
-    "StreamingToolCall()": (1, "issue 4: waits for a function's output"),
 }
 """Recordings that go on with what is not offered yet: how many requests are replayed, and what the next one wants."""
 
@@ -95,10 +109,33 @@ def test_a_recorded_session_replays_up_to_what_is_not_offered_yet(
 
 
 def test_no_recording_is_forgotten(reference: Path) -> None:
-    assert sorted([*WHOLE, *PARTLY]) == sorted(path.stem for path in folder_of(reference).glob("*.json"))
+    assert sorted([*WHOLE, *OF_FUNCTIONS, *PARTLY]) == sorted(path.stem for path in folder_of(reference).glob("*.json"))
     assert sorted(OF_MODELS) == sorted(path.stem for path in (reference / "recordings" / "ModelsTests").glob("*.json"))
     others = {path.name for path in (reference / "recordings").iterdir()}
     assert others == {"AssistantsTests", "ModelsTests", "openai-php", *NOT_OFFERED_YET}
+
+
+@pytest.fixture(scope="module")
+def of_functions(
+    loop: Loop, new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[httpx.Client]:
+    """A client of a server whose model plays the part of the recorded one."""
+    script = tmp_path_factory.mktemp("script") / "recorded.yaml"
+    script.write_text(SCRIPT, "utf-8")
+    with (
+        serving(loop, Settings(database_url=new_database(), rehearsal_script=script)) as server,
+        client_of(server) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize("name", OF_FUNCTIONS)
+def test_a_recorded_session_with_functions_replays_with_the_same_answers(
+    name: str, reference: Path, of_functions: httpx.Client
+) -> None:
+    replay = Replay(of_functions, load(folder_of(reference) / f"{name}.json"), DEVIATIONS, name)
+    replay.run()
+    assert not replay.differences, "\n".join(replay.differences)
 
 
 @pytest.fixture(scope="module")

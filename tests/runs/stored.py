@@ -1,5 +1,6 @@
 """Runs put straight into a database, and the hands of an executor on them: for what no client can bring about."""
 
+import json
 from typing import Any
 
 from adlatus.backends.routing import Endpoint, Route, Routing
@@ -11,11 +12,16 @@ from adlatus.store.db import Database, Row
 from adlatus.store.events import EventLog
 from adlatus.store.leases import Lease, new_claim
 from adlatus.store.tables import assistants
-from adlatus.wire.runs import CreateThreadAndRunRequest, Run, RunStatus
+from adlatus.wire.common import Json
+from adlatus.wire.runs import CreateThreadAndRunRequest, Run, RunStatus, submit_tool_outputs
+from adlatus.wire.steps import function_call
 
 PROJECT = "default"
 ROUTING = Routing([], Route("*", Endpoint("none", "http://localhost/v1")))
 WHOLE = ("runs", "run_steps", "messages")
+
+CALLS = [function_call("call_one", "get_weather", "{}")]
+WAITING = submit_tool_outputs(CALLS)
 
 _NONE = dict.fromkeys(
     (
@@ -33,7 +39,7 @@ _ENDED = {"expires_at": "NULL", "started_at": "1"}
 BESIDE = {
     RunStatus.QUEUED: {},
     RunStatus.IN_PROGRESS: {"started_at": "1"},
-    RunStatus.REQUIRES_ACTION: {"started_at": "1", "required_action": "'{}'"},
+    RunStatus.REQUIRES_ACTION: {"started_at": "1", "required_action": f"'{json.dumps(WAITING)}'"},
     RunStatus.CANCELLING: {"started_at": "1"},
     RunStatus.CANCELLED: _ENDED | {"cancelled_at": "1"},
     RunStatus.FAILED: _ENDED | {"failed_at": "1", "last_error": "'{}'"},
@@ -108,3 +114,15 @@ async def contents(database: Database) -> dict[str, Any]:
 def journal(database: Database, lease: Lease) -> Journal:
     """The journal of a lease, whose events nobody hears."""
     return Journal(lease, database, EventLog(database))
+
+
+async def say(writer: Journal, *deltas: Json) -> None:
+    """The model of an executor streams these deltas."""
+    for delta in deltas:
+        await writer.say(writer.turn.fold([{"choices": [{"index": 0, "delta": delta}]}]))
+
+
+def calling(name: str, arguments: str = "{}", index: int = 0, call_id: str = "") -> Json:
+    """The delta in which a model calls a function."""
+    function = {"name": name, "arguments": arguments}
+    return {"tool_calls": [{"index": index, "id": call_id, "type": "function", "function": function}]}

@@ -13,28 +13,25 @@ from tests.conftest import Loop, Server, serving
 from tests.runs.transcripts import (
     DONE,
     FINAL,
+    NOTHING_USED,
     OPENING,
     Conversation,
-    Event,
+    check_ended,
     client_of,
     converse,
+    counted,
     eventually,
     read,
     sent,
     speaking,
+    text_of,
     transcript,
     unique,
+    usage,
 )
 from tests.runs.upstream import HEAD, chunk, upstream
 
 Json = dict[str, Any]
-NOTHING_USED = {
-    "prompt_tokens": 0,
-    "completion_tokens": 0,
-    "total_tokens": 0,
-    "prompt_token_details": {"cached_tokens": 0},
-    "completion_tokens_details": {"reasoning_tokens": 0},
-}
 
 
 @pytest.fixture
@@ -42,28 +39,6 @@ def idle_http(loop: Loop, database_url: str) -> Iterator[httpx.Client]:
     """A client of a server that executes no runs, on a database that no other server has."""
     with serving(loop, Settings(database_url=database_url), executor=False) as server, client_of(server) as client:
         yield client
-
-
-def text_of(message: Json) -> str:
-    [part] = message["content"]
-    value: str = part["text"]["value"]
-    return value
-
-
-def check_ended(talk: Conversation, events: list[Event]) -> tuple[Json, list[Json], list[Json]]:
-    """The run, its messages and its steps by REST, which are what the stream told last of each."""
-    told = {event.payload["id"]: event.payload for event in events if event.payload != "[DONE]"}
-    ended = talk.run(events[-2].payload["id"])
-    steps = talk.steps(ended["id"])
-    messages = [message for message in talk.messages() if message["run_id"] == ended["id"]]
-    assert told[ended["id"]] == ended
-    for step in steps:
-        assert told[step["id"]] == step | {"expires_at": told[step["id"]]["expires_at"]}
-    for message in messages:
-        assert told[message["id"]] == message
-    assert ended["expires_at"] is None
-    assert ended["required_action"] is None
-    return ended, messages, steps
 
 
 def asked(server: Server, of: str) -> int:
@@ -89,7 +64,7 @@ def test_an_answer_completes_the_run(http: httpx.Client) -> None:
         DONE,
     ]
     run, [message], [step] = check_ended(talk, events)
-    used = NOTHING_USED | {"prompt_tokens": 19, "completion_tokens": 4, "total_tokens": 23}
+    used = usage(19, 4)
     assert (run["usage"], step["usage"]) == (used, used)
     assert run["created_at"] <= run["started_at"] <= run["completed_at"]
     assert (run["last_error"], run["failed_at"], run["cancelled_at"], run["incomplete_details"]) == (None,) * 4
@@ -176,11 +151,12 @@ def test_usage_is_copied_with_its_details(loop: Loop, new_database: Callable[[],
         }
 
 
-def test_a_model_that_reports_no_usage_used_nothing(http: httpx.Client) -> None:
-    talk = converse(http, "[[say: Hi.]] [[usage: none]]")
+def test_the_usage_of_a_model_that_reports_none_is_counted_here(http: httpx.Client) -> None:
+    prompt = "[[say: Hi.]] [[usage: none]]"
+    talk = converse(http, prompt)
     run, _, [step] = check_ended(talk, talk.stream())
-    assert run["usage"] == NOTHING_USED
-    assert step["usage"] is None
+    assert run["usage"] == step["usage"] == counted(prompt, "Hi.")
+    assert step["usage"]["completion_tokens"] == 2
 
 
 # --- Failed
@@ -195,7 +171,8 @@ def check_failed(talk: Conversation, code: str, message: str, said: str = "") ->
     run, messages, steps = check_ended(talk, events)
     assert run["last_error"] == {"code": code, "message": message}
     assert run["failed_at"] >= run["started_at"]
-    assert run["usage"] == NOTHING_USED
+    asked_with = talk.messages()[0]["content"][0]
+    assert run["usage"] == (counted(asked_with["text"]["value"], said) if said else NOTHING_USED)
     assert run["completed_at"] is None
     for incomplete, step in zip(messages, steps, strict=True):
         assert text_of(incomplete) == said

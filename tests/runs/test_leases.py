@@ -10,8 +10,8 @@ import pytest
 
 from adlatus.backends.wakeup import Wakeup, listen
 from adlatus.errors import Unavailable
-from adlatus.runs.journal import CANCELLED, COMPLETED, EXPIRED, OUT_OF_TOKENS, Journal, LeaseLost, failed
-from adlatus.runs.turn import Turn
+from adlatus.runs.endings import CANCELLED, COMPLETED, EXPIRED, OUT_OF_TOKENS, failed
+from adlatus.runs.journal import Journal, LeaseLost
 from adlatus.store import leases
 from adlatus.store.db import Database
 from adlatus.store.leases import WAKE_CHANNEL, Interruption, Lease
@@ -20,7 +20,18 @@ from adlatus.wire.common import LastError
 from adlatus.wire.runs import RunStatus
 from adlatus.worker import Worker
 from tests.conftest import Loop
-from tests.runs.stored import add_leased, add_run, contents, execute, expire_lease, journal, put, steal
+from tests.runs.stored import (
+    add_leased,
+    add_run,
+    calling,
+    contents,
+    execute,
+    expire_lease,
+    journal,
+    put,
+    say,
+    steal,
+)
 
 
 async def lease_s(database: Database, run_id: str) -> float:
@@ -164,11 +175,13 @@ WRITES: dict[str, Callable[[Journal], Awaitable[object]]] = {
     "begin": lambda journal: journal.begin(),
     "take back": lambda journal: journal.take_back(),
     "say": lambda journal: journal.say(["Hello"]),
-    "complete": lambda journal: journal.end(COMPLETED, Turn(["Hello"])),
-    "cancel": lambda journal: journal.end(CANCELLED, Turn()),
-    "expire": lambda journal: journal.end(EXPIRED, Turn()),
-    "stop": lambda journal: journal.end(OUT_OF_TOKENS, Turn()),
-    "fail": lambda journal: journal.end(failed(LastError(code="server_error", message="-")), Turn()),
+    "call": lambda journal: say(journal, calling("get_weather")),
+    "ask the client": lambda journal: journal.ask_client(),
+    "complete": lambda journal: journal.end(COMPLETED),
+    "cancel": lambda journal: journal.end(CANCELLED),
+    "expire": lambda journal: journal.end(EXPIRED),
+    "stop": lambda journal: journal.end(OUT_OF_TOKENS),
+    "fail": lambda journal: journal.end(failed(LastError(code="server_error", message="-"))),
 }
 
 
@@ -186,7 +199,7 @@ def test_who_has_lost_a_lease_writes_nothing(loop: Loop, database: Database, wri
             case "freed":
                 await leases.release_all(database)
             case "ended":
-                await before_that.end(COMPLETED, Turn(["Half"]))
+                await before_that.end(COMPLETED)
             case "deleted":
                 await execute(database, "DELETE FROM threads")
         before = await contents(database)

@@ -5,6 +5,7 @@ import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from typing import Any
 
 import asyncpg
@@ -13,32 +14,37 @@ from sqlalchemy import CheckConstraint
 
 from adlatus.errors import InvalidRequest
 from adlatus.runs import commands
-from adlatus.runs.journal import (
-    CANCELLED,
-    COMPLETED,
-    EXPIRED,
-    FILTERED,
-    NOTHING_USED,
-    OUT_OF_TOKENS,
-    Ending,
-    Journal,
-    failed,
-)
+from adlatus.runs.endings import CANCELLED, COMPLETED, EXPIRED, FILTERED, OUT_OF_TOKENS, Ending, failed
+from adlatus.runs.expiry import expire
+from adlatus.runs.journal import Journal
 from adlatus.runs.lifecycle import ACTIVE, FINAL, MOVES, IllegalMove, sources
 from adlatus.runs.loop import execute as execute_run
-from adlatus.runs.turn import Turn
 from adlatus.settings import Settings
 from adlatus.store import leases
 from adlatus.store import runs as statements
 from adlatus.store.db import Database
 from adlatus.store.events import EventLog
 from adlatus.store.tables import metadata
-from adlatus.wire.common import LastError
+from adlatus.wire.common import NOTHING_USED, LastError
 from adlatus.wire.runs import RunStatus as S
+from adlatus.wire.runs import ToolOutput
 from tests.conftest import Loop, serving
-from tests.runs.stored import PROJECT, add_leased, add_run, contents, execute, expire_lease, journal, put
+from tests.runs.stored import (
+    PROJECT,
+    WAITING,
+    add_leased,
+    add_run,
+    calling,
+    contents,
+    execute,
+    expire_lease,
+    journal,
+    put,
+    say,
+)
 from tests.runs.transcripts import DONE, OPENING, Conversation, Event, client_of, parse, speaking, transcript
 
+HALF = {"content": "Half"}
 ERROR = LastError(code="server_error", message="It broke.")
 HELD = [status for status in S if status in leases.CLAIMABLE]
 ENDINGS = [COMPLETED, CANCELLED, EXPIRED, OUT_OF_TOKENS, FILTERED, failed(ERROR)]
@@ -47,11 +53,7 @@ ENDINGS = [COMPLETED, CANCELLED, EXPIRED, OUT_OF_TOKENS, FILTERED, failed(ERROR)
 # --- Moves
 
 
-# No statement asks a client for actions yet
-PAIRS = [(status, target) for status in S for target in S if (status, target) != (S.IN_PROGRESS, S.REQUIRES_ACTION)]
-
-
-@pytest.mark.parametrize(("status", "target"), PAIRS)
+@pytest.mark.parametrize(("status", "target"), list(product(S, S)))
 def test_the_guarded_update_makes_the_moves_of_the_table_and_no_other(
     loop: Loop, database: Database, status: S, target: S
 ) -> None:
@@ -66,7 +68,8 @@ def test_the_guarded_update_makes_the_moves_of_the_table_and_no_other(
             "new_details": {"reason": "content_filter"} if target is S.INCOMPLETE else None,
         }
         statement = statements.move(target, sources(target), leased=False)
-        moved = await database.fetch_row(statement, the_run=run.id, **(values if ends else {}))
+        given = values if ends else {"new_action": WAITING} if target is S.REQUIRES_ACTION else {}
+        moved = await database.fetch_row(statement, the_run=run.id, **given)
         if target in MOVES[status]:
             assert moved is not None
             assert moved["status"] == target
@@ -87,18 +90,116 @@ def test_an_executor_ends_a_run_legally_or_not_at_all(
         lease = await add_leased(database)
         await put(database, lease.run_id, S.IN_PROGRESS)
         writer = journal(database, lease)
-        await writer.say(["Half"])
+        await say(writer, HALF)
         await put(database, lease.run_id, status)
         before = await contents(database)
         if ending.status in MOVES[status]:
-            await writer.end(ending, Turn(["Half"]))
+            await writer.end(ending)
             [run] = await execute(database, "SELECT status, lease_token FROM runs")
             assert dict(run) == {"status": ending.status, "lease_token": None}
         else:
             with pytest.raises(IllegalMove) as raised:
-                await writer.end(ending, Turn(["Half"]))
+                await writer.end(ending)
             assert (raised.value.current, raised.value.target) == (status, ending.status)
             assert await contents(database) == before
+
+    loop.run(scenario())
+
+
+@pytest.mark.parametrize("status", HELD)
+def test_an_executor_asks_its_client_legally_or_not_at_all(loop: Loop, database: Database, status: S) -> None:
+    async def scenario() -> None:
+        lease = await add_leased(database)
+        await put(database, lease.run_id, S.IN_PROGRESS)
+        writer = journal(database, lease)
+        await say(writer, HALF, calling("get_weather"))
+        await put(database, lease.run_id, status)
+        before = await contents(database)
+        if S.REQUIRES_ACTION in MOVES[status]:
+            await writer.ask_client()
+            [run] = await execute(database, "SELECT status, lease_token FROM runs")
+            assert dict(run) == {"status": "requires_action", "lease_token": None}
+            steps = await execute(database, "SELECT type, status FROM run_steps ORDER BY seq")
+            assert [tuple(step) for step in steps] == [("message_creation", "completed"), ("tool_calls", "in_progress")]
+        else:
+            with pytest.raises(IllegalMove) as raised:
+                await writer.ask_client()
+            assert (raised.value.current, raised.value.target) == (status, S.REQUIRES_ACTION)
+            assert await contents(database) == before
+
+    loop.run(scenario())
+
+
+async def add_calling(database: Database) -> str:
+    """A run whose executor, which is gone by now, has asked its client for the call `call_one`."""
+    lease = await add_leased(database)
+    await put(database, lease.run_id, S.IN_PROGRESS)
+    writer = journal(database, lease)
+    await say(writer, calling("get_weather", call_id="call_one"))
+    await writer.ask_client()
+    return lease.run_id
+
+
+@pytest.mark.parametrize("status", S)
+def test_outputs_are_accepted_in_one_status_only(loop: Loop, database: Database, status: S) -> None:
+    async def scenario() -> None:
+        run_id = await add_calling(database)
+        await put(database, run_id, status)
+        [run] = await execute(database, "SELECT thread_id FROM runs")
+        before = await contents(database)
+        outputs = [ToolOutput(tool_call_id="call_one", output="sunny")]
+        submit = commands.submit_tool_outputs(
+            database, EventLog(database), PROJECT, run["thread_id"], run_id, outputs, claim=None
+        )
+        if status is S.REQUIRES_ACTION:
+            assert (await submit).run.status is S.QUEUED
+            [step] = await execute(database, "SELECT status, step_details FROM run_steps")
+            assert step["status"] == "completed"
+            assert step["step_details"]["tool_calls"][0]["function"]["output"] == "sunny"
+        else:
+            with pytest.raises(InvalidRequest, match=rf'^Runs in status "{status}" do not accept tool outputs\.$'):
+                await submit
+            assert await contents(database) == before
+
+    loop.run(scenario())
+
+
+@pytest.mark.parametrize("executing", [True, False])
+@pytest.mark.parametrize("overdue", [True, False])
+@pytest.mark.parametrize("status", sorted(ACTIVE))
+def test_an_overdue_run_expires_unless_somebody_executes_it(
+    loop: Loop, database: Database, status: S, overdue: bool, executing: bool
+) -> None:
+    async def scenario() -> None:
+        run_id = await add_calling(database)
+        await put(database, run_id, status)
+        if overdue:
+            await execute(database, "UPDATE runs SET created_at = created_at - 601, expires_at = expires_at - 601")
+        if executing and status in HELD:
+            assert await leases.claim(database, "me", 1)
+        before = await contents(database)
+        ends = overdue and not (executing and status in HELD)
+        assert await expire(database, EventLog(database)) == int(ends)
+        if ends:
+            [run] = await execute(database, "SELECT status, usage FROM runs")
+            [step] = await execute(database, "SELECT status FROM run_steps")
+            expected = "cancelled" if status is S.CANCELLING else "expired"
+            assert (run["status"], step["status"]) == (expected, expected)
+            assert run["usage"] == NOTHING_USED.model_dump()
+        else:
+            assert await contents(database) == before
+
+    loop.run(scenario())
+
+
+@pytest.mark.parametrize("status", sorted(FINAL))
+def test_what_has_ended_does_not_expire(loop: Loop, database: Database, status: S) -> None:
+    async def scenario() -> None:
+        run, _ = await add_run(database)
+        await put(database, run.id, status)
+        before = await contents(database)
+        assert await expire(database, EventLog(database)) == 0
+        assert await contents(database) == before
 
     loop.run(scenario())
 
@@ -123,7 +224,7 @@ def test_a_cancel_is_legal_or_refused(loop: Loop, database: Database, status: S,
     async def scenario() -> None:
         run, lease = await add_run(database, leased=executing)
         if lease:
-            await journal(database, lease).say(["Half"])
+            await say(journal(database, lease), HALF)
         await put(database, run.id, status)
         before = await contents(database)
         cancel = commands.cancel(database, EventLog(database), PROJECT, run.thread_id, run.id)
@@ -232,7 +333,7 @@ def test_the_database_refuses_a_row_that_contradicts_itself(
         lease = await add_leased(database)
         writer = journal(database, lease)
         await writer.begin()
-        await writer.say(["Half"])
+        await say(writer, HALF)
         await execute(database, f"UPDATE {table} SET {STATUSES[table]} WHERE status = 'in_progress'")
         row = "AND run_id IS NOT NULL" if table == "messages" else ""
         with pytest.raises(asyncpg.CheckViolationError) as refused:
@@ -293,8 +394,7 @@ async def claim_and_die(database: Database, *pieces: str) -> None:
         await writer.begin()
     else:
         await writer.take_back()
-    if pieces:
-        await writer.say(pieces)
+    await say(writer, *({"content": piece} for piece in pieces))
     await log.write()
     await expire_lease(database, lease.run_id)
 

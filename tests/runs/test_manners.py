@@ -18,7 +18,7 @@ from tests.runs.manners.openai import OPENAI
 from tests.runs.manners.server import MannersServer, serving_manners
 from tests.runs.manners.transport import TRANSPORT
 from tests.runs.manners.vllm import VLLM
-from tests.runs.transcripts import client_of, converse, sent
+from tests.runs.transcripts import NOTHING_USED, Json, client_of, converse, counted, sent, usage, words
 
 MANNERS = (OPENAI, AZURE, VLLM, OLLAMA, LLAMA_CPP, LITELLM, TRANSPORT)
 
@@ -62,15 +62,11 @@ def _each_scenario() -> list[object]:
 each_manner = pytest.mark.parametrize("met", MANNERS, indirect=True, scope="module", ids=lambda manner: manner.name)
 
 
-def _used(scenario: Scenario) -> dict[str, object]:
-    prompt, completion, cached, reasoning = scenario.usage or (0, 0, 0, 0)
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_token_details": {"cached_tokens": cached},
-        "completion_tokens_details": {"reasoning_tokens": reasoning},
-    }
+def _used(scenario: Scenario) -> Json:
+    """The usage that the server tells; where it tells none, what was said is counted."""
+    if scenario.usage:
+        return usage(*scenario.usage)
+    return counted("Hello?", scenario.text, scenario.name) if scenario.text else NOTHING_USED
 
 
 @pytest.mark.parametrize(("met", "scenario"), _each_scenario(), indirect=["met"], scope="module")
@@ -84,9 +80,9 @@ def test_a_run_ends_as_the_manner_means_it(met: Met, scenario: Scenario) -> None
     assert (run["incomplete_details"] or {}).get("reason") == scenario.reason
     error = run["last_error"] or {"code": None, "message": ""}
     assert error["code"] == scenario.code
-    for words in scenario.says:
-        assert words in error["message"]
-    answers = ["".join(p["text"]["value"] for p in m["content"]) for m in talk.messages() if m["role"] == "assistant"]
+    for said in scenario.says:
+        assert said in error["message"]
+    answers = [words(message["content"]) for message in talk.messages() if message["role"] == "assistant"]
     assert answers == ([] if scenario.text is None else [scenario.text])
     check_requests(met, scenario)
 

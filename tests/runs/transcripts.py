@@ -3,13 +3,14 @@
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx
 
+from adlatus.backends import tokens
 from tests.conftest import BETA, Server
 
 Json = dict[str, Any]
@@ -59,21 +60,70 @@ def speaking(text: str) -> list[str]:
 _STAGES = ("created", "in_progress")
 
 
+def calling(*calls: str) -> list[str]:
+    """The part of a transcript in which the model calls functions, each written as `name arguments`."""
+    opened = [f"thread.run.step.{stage} in_progress" for stage in _STAGES]
+    return [*opened, f"thread.run.step.delta {'; '.join(calls)}"]
+
+
+def asked(outputs: Mapping[str, str], run: Json) -> list[Json]:
+    """The outputs that a run waits for, by the names of its functions."""
+    calls = run["required_action"]["submit_tool_outputs"]["tool_calls"]
+    return [{"tool_call_id": call["id"], "output": outputs[call["function"]["name"]]} for call in calls]
+
+
 def transcript(events: Iterable[Event]) -> list[str]:
-    """Each event as its name and the object's status; deltas in a row are one, with their text."""
+    """Each event as its name and the object's status; deltas in a row are one, with their text or their calls."""
     lines: list[str] = []
     for event in events:
-        if event.name == "thread.message.delta":
-            text = "".join(part["text"]["value"] for part in event.payload["delta"]["content"])
-            if lines and lines[-1].startswith("thread.message.delta "):
+        if event.name in DELTAS:
+            text = "".join(DELTAS[event.name](event.payload["delta"]))
+            if lines and lines[-1].startswith(f"{event.name} "):
                 lines[-1] += text
             else:
-                lines.append(f"thread.message.delta {text}")
+                lines.append(f"{event.name} {text.removeprefix('; ')}")
         elif isinstance(event.payload, str):
             lines.append(f"{event.name} {event.payload}")
         else:
             lines.append(f"{event.name} {event.payload.get('status', '')}".rstrip())
     return lines
+
+
+def usage(prompt_tokens: int = 0, completion_tokens: int = 0, cached: int = 0, reasoning: int = 0) -> Json:
+    """A usage as runs and steps show it."""
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_token_details": {"cached_tokens": cached},
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
+    }
+
+
+NOTHING_USED = usage()
+
+
+def counted(prompt: str, said: str, model: str = "gpt-4o") -> Json:
+    """The usage of a turn whose endpoint does not tell it: one message, and what was said."""
+    count = tokens.counter(model)
+    return usage(4 + count(prompt), count(said))
+
+
+def _said(delta: Json) -> Iterator[str]:
+    for part in delta["content"]:
+        yield part["refusal"] if part["type"] == "refusal" else part["text"]["value"]
+
+
+def _called(delta: Json) -> Iterator[str]:
+    for call in delta["step_details"]["tool_calls"]:
+        function = call["function"]
+        yield (f"; {function['name']} " if "name" in function else "") + function["arguments"]
+
+
+DELTAS: dict[str, Callable[[Json], Iterator[str]]] = {
+    "thread.message.delta": _said,
+    "thread.run.step.delta": _called,
+}
 
 
 def eventually(look: Callable[[], Result], *, within_s: float = 20) -> Result:
@@ -142,6 +192,20 @@ class Conversation:
     def cancel(self, run_id: str) -> httpx.Response:
         return self.http.post(f"{self.path}/runs/{run_id}/cancel")
 
+    def submit(self, run_id: str, outputs: list[Json], **body: Any) -> httpx.Response:
+        return self.http.post(f"{self.path}/runs/{run_id}/submit_tool_outputs", json={"tool_outputs": outputs, **body})
+
+    def submitting(self, run_id: str, outputs: list[Json]) -> list[Event]:
+        """The stream of a run that goes on with these outputs, to its end."""
+        body = {"tool_outputs": outputs, "stream": True}
+        with self.http.stream("POST", f"{self.path}/runs/{run_id}/submit_tool_outputs", json=body) as response:
+            return list(read(response))
+
+    def waiting(self, **body: Any) -> Json:
+        """A new run, once it waits for outputs."""
+        run_id = self.start(**body)["id"]
+        return eventually(lambda: (run := self.run(run_id))["status"] == "requires_action" and run) or {}
+
     def run(self, run_id: str) -> Json:
         return sent(self.http.get(f"{self.path}/runs/{run_id}"))
 
@@ -155,7 +219,7 @@ class Conversation:
 
     def answer(self) -> str:
         """The text of the last message."""
-        return "".join(part["text"]["value"] for part in self.messages()[-1]["content"])
+        return words(self.messages()[-1]["content"])
 
     def ended(self, run_id: str, within_s: float = 20) -> Json:
         """The run once it has ended."""
@@ -174,3 +238,31 @@ def converse(http: httpx.Client, *contents: Any, **assistant: Any) -> Conversati
     messages = [{"role": "user", "content": content} for content in contents]
     thread = sent(http.post("/threads", json={"messages": messages}))
     return Conversation(http, created["id"], thread["id"])
+
+
+def words(content: list[Json]) -> str:
+    """What the parts of a message say; a refusal says something too."""
+    return "".join(part["refusal"] if part["type"] == "refusal" else part["text"]["value"] for part in content)
+
+
+def text_of(message: Json) -> str:
+    """The text of a message that has one part."""
+    [part] = message["content"]
+    value: str = part["text"]["value"]
+    return value
+
+
+def check_ended(talk: Conversation, events: list[Event]) -> tuple[Json, list[Json], list[Json]]:
+    """The run, its messages and its steps by REST, which are what the stream told last of each."""
+    told = {event.payload["id"]: event.payload for event in events if event.payload != "[DONE]"}
+    ended = talk.run(events[-2].payload["id"])
+    steps = talk.steps(ended["id"])
+    messages = [message for message in talk.messages() if message["run_id"] == ended["id"]]
+    assert told[ended["id"]] == ended
+    for step in steps:
+        assert told[step["id"]] == step | {"expires_at": told[step["id"]]["expires_at"]}
+    for message in messages:
+        assert told[message["id"]] == message
+    assert ended["expires_at"] is None
+    assert ended["required_action"] is None
+    return ended, messages, steps

@@ -185,6 +185,72 @@ async function steps() {
   assert.deepEqual(await stepOf(run, step.id), step);
 }
 
+const FUNCTIONS = ['add', 'multiply'].map((name) => ({
+  type: 'function',
+  function: { name, parameters: { type: 'object' } },
+}));
+const CALLING = '[[call: add {"a": 3, "b": 4}]][[call: multiply {"a": 3, "b": 4}]][[say: Wait.]]';
+const OUTPUTS = { add: '7', multiply: '12' };
+
+// What a run is made of that calls two functions at once.
+const newCallingThread = async () => [
+  await newThread(CALLING),
+  { assistant_id: (await assistantsApi.create({ model: 'gpt-4o', tools: FUNCTIONS })).id },
+];
+
+function outputsFor(run) {
+  assert.equal(run.status, 'requires_action');
+  const calls = run.required_action.submit_tool_outputs.tool_calls;
+  for (const call of calls) assert.deepEqual(JSON.parse(call.function.arguments), { a: 3, b: 4 });
+  return calls.map((call) => ({ tool_call_id: call.id, output: OUTPUTS[call.function.name] }));
+}
+
+// The run is completed, after one step with both calls and their outputs.
+async function assertCalled(run) {
+  await assertRetrievable(run);
+  assert.equal(run.status, 'completed');
+  const made = (await all(stepsOf(run))).reverse();
+  const kinds = ['message_creation', 'tool_calls', 'message_creation'];
+  assert.deepEqual(made.map(({ type, status }) => [type, status]), kinds.map((kind) => [kind, 'completed']));
+  const called = made[1].step_details.tool_calls.map(({ function: { name, output } }) => [name, output]);
+  assert.deepEqual(Object.fromEntries(called), OUTPUTS);
+  assert.equal(run.usage.total_tokens, made.reduce((sum, { usage }) => sum + usage.total_tokens, 0));
+}
+
+async function streamed_functions() {
+  const stream = runsApi.stream(...(await newCallingThread()));
+  const calls = new Map();
+  let text = '';
+  stream
+    .on('toolCallDelta', (delta, snapshot) => calls.set(snapshot.id, snapshot))
+    .on('textDelta', (delta) => (text += delta.value ?? ''));
+  const waiting = await stream.finalRun();
+  const tool_outputs = outputsFor(waiting);
+  const shown = ({ id, function: { name, arguments: given } }) => [id, name, given];
+  const asked = waiting.required_action.submit_tool_outputs.tool_calls;
+  assert.deepEqual([...calls.values()].map(shown), asked.map(shown));
+  assert.equal(text, 'Wait.');
+  const ids = [waiting.thread_id, waiting.id];
+  const one = { tool_outputs: tool_outputs.slice(0, 1) };
+  const error = await refusal(BadRequestError, runsApi.submitToolOutputs(...below(...ids, one)));
+  const listed = asked.map(({ id }) => `'${id}'`);
+  const expected = `Expected tool outputs for call_ids [${listed.join(', ')}], got [${listed[0]}]`;
+  assert.equal(error.error.message, expected);
+  const answering = runsApi.submitToolOutputsStream(...below(...ids, { tool_outputs }));
+  const [run, said] = [await answering.finalRun(), await answering.finalMessages()];
+  assert.deepEqual(texts(said), ['Wait.']);
+  await assertCalled(run);
+}
+
+async function polled_functions() {
+  const run = await runsApi.createAndPoll(...(await newCallingThread()));
+  const ids = [run.thread_id, run.id];
+  const tool_outputs = outputsFor(run);
+  await assertCalled(await runsApi.submitToolOutputsAndPoll(...below(...ids, { tool_outputs })));
+  const error = await refusal(BadRequestError, runsApi.submitToolOutputs(...below(...ids, { tool_outputs: [] })));
+  assert.equal(error.error.message, 'Runs in status "completed" do not accept tool outputs.');
+}
+
 async function event_handler() {
   const stream = runsApi.stream(await newThread(), { assistant_id: await newAssistant() });
   const ended = [];
@@ -286,6 +352,8 @@ const SCENARIOS = [
   failed_run,
   incomplete_run,
   steps,
+  streamed_functions,
+  polled_functions,
   event_handler,
   text_deltas,
   events_of_a_run,

@@ -188,6 +188,96 @@ def steps(client: OpenAI) -> None:
     assert client.beta.threads.runs.steps.retrieve(step.id, **ids).model_dump() == step.model_dump()
 
 
+FUNCTIONS: Any = [
+    {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in ("add", "multiply")
+]
+CALLING = '[[call: add {"a": 3, "b": 4}]][[call: multiply {"a": 3, "b": 4}]][[say: Wait.]]'
+OUTPUTS = {"add": "7", "multiply": "12"}
+
+
+def new_calling_thread(client: OpenAI) -> Any:
+    """What a run is made of that calls two functions at once."""
+    assistant = client.beta.assistants.create(model="gpt-4o", tools=FUNCTIONS)
+    return {"thread_id": new_thread(client, CALLING), "assistant_id": assistant.id}
+
+
+def outputs_for(run: Any) -> Any:
+    """The outputs that a run waits for."""
+    assert run.status == "requires_action"
+    calls = run.required_action.submit_tool_outputs.tool_calls
+    assert [json.loads(call.function.arguments) for call in calls] == [{"a": 3, "b": 4}] * 2
+    return [{"tool_call_id": call.id, "output": OUTPUTS[call.function.name]} for call in calls]
+
+
+def assert_called(client: OpenAI, run: Any) -> None:
+    """The run is completed, after one step with both calls and their outputs."""
+    assert_retrievable(client, run)
+    assert run.status == "completed"
+    steps: Any = client.beta.threads.runs.steps.list(run.id, thread_id=run.thread_id, order="asc").data
+    assert [(step.type, step.status) for step in steps] == [
+        ("message_creation", "completed"),
+        ("tool_calls", "completed"),
+        ("message_creation", "completed"),
+    ]
+    assert {call.function.name: call.function.output for call in steps[1].step_details.tool_calls} == OUTPUTS
+    assert run.usage.total_tokens == sum(step.usage.total_tokens for step in steps)
+
+
+class Caller(AssistantEventHandler):
+    """Keeps what the SDK has put together of calls and text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: dict[str, Any] = {}
+        self.text = ""
+        self.waiting: Any = None
+
+    def on_event(self, event: Any) -> None:
+        if event.event == "thread.run.requires_action":
+            self.waiting = event.data
+
+    def on_tool_call_delta(self, delta: Any, snapshot: Any) -> None:  # noqa: ARG002
+        self.calls[snapshot.id] = snapshot
+
+    def on_text_delta(self, delta: Any, snapshot: Any) -> None:  # noqa: ARG002
+        self.text += delta.value or ""
+
+
+def streamed_functions(client: OpenAI) -> None:
+    caller, answering = Caller(), Caller()
+    with client.beta.threads.runs.stream(**new_calling_thread(client), event_handler=caller) as stream:
+        stream.until_done()
+    outputs = outputs_for(caller.waiting)
+    accumulated = [(call.id, call.function.name, call.function.arguments) for call in caller.calls.values()]
+    waiting = caller.waiting.required_action.submit_tool_outputs.tool_calls
+    assert accumulated == [(call.id, call.function.name, call.function.arguments) for call in waiting]
+    assert caller.text == "Wait."
+    ids: Any = {"run_id": caller.waiting.id, "thread_id": caller.waiting.thread_id}
+    error = refusal(
+        BadRequestError,
+        lambda: client.beta.threads.runs.submit_tool_outputs(**ids, tool_outputs=outputs[:1]),
+    )
+    ids_of_calls = [call.id for call in waiting]
+    assert error.body["message"] == f"Expected tool outputs for call_ids {ids_of_calls}, got {ids_of_calls[:1]}"
+    with client.beta.threads.runs.submit_tool_outputs_stream(
+        **ids, tool_outputs=outputs, event_handler=answering
+    ) as stream:
+        stream.until_done()
+        run = stream.get_final_run()
+    assert answering.text == "Wait."
+    assert_called(client, run)
+
+
+def polled_functions(client: OpenAI) -> None:
+    api = client.beta.threads.runs
+    run = api.create_and_poll(**new_calling_thread(client))
+    ids: Any = {"run_id": run.id, "thread_id": run.thread_id}
+    ended = api.submit_tool_outputs_and_poll(**ids, tool_outputs=outputs_for(run))
+    assert_called(client, ended)
+    error = refusal(BadRequestError, lambda: api.submit_tool_outputs(**ids, tool_outputs=[]))
+    assert error.body["message"] == 'Runs in status "completed" do not accept tool outputs.'
+
+
 class Listener(AssistantEventHandler):
     """Checks each snapshot of the text against the deltas so far."""
 
@@ -327,6 +417,8 @@ SCENARIOS: tuple[Callable[[OpenAI], None], ...] = (
     failed_run,
     incomplete_run,
     steps,
+    streamed_functions,
+    polled_functions,
     event_handler,
     text_deltas,
     events_of_a_run,

@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
-from adlatus.errors import BAD_JSON, ContentTooLarge, InvalidRequest, Unauthorized, from_validation
+from adlatus.errors import BAD_JSON, ContentTooLarge, InvalidRequest, Unauthorized, from_validation, shortened
 from adlatus.resources import Resources
 from adlatus.settings import DEFAULT_PROJECT
 from adlatus.store.db import Database
@@ -160,6 +160,19 @@ async def _include(include: Annotated[tuple[Included, ...], Query(alias="include
     return include
 
 
+async def _replaces_active(
+    on_active_run: Annotated[str | None, Header(alias="adlatus-on-active-run")] = None,
+) -> bool:
+    if on_active_run not in (None, "replace"):
+        raise InvalidRequest(
+            f"Invalid value: '{shortened(on_active_run)}'. The header 'adlatus-on-active-run' may be 'replace', which "
+            "cancels the run that is active on the thread; without it a run is refused while one is active.",
+            param="adlatus-on-active-run",
+            code="invalid_value",
+        )
+    return on_active_run is not None
+
+
 def _id(name: str, prefix: str) -> Any:
     """A dependency that gives the path parameter `name`, refusing ids of the wrong kind. *Source*: a field report."""
 
@@ -185,6 +198,7 @@ AssistantId = Annotated[str, _id("assistant_id", "asst")]
 ThreadId = Annotated[str, _id("thread_id", "thread")]
 MessageId = Annotated[str, _id("message_id", "msg")]
 RunId = Annotated[str, _id("run_id", "run")]
+ReplacesActive = Annotated[bool, Depends(_replaces_active)]
 CheckedInclude = Depends(_include)
 """For routes that know `include[]`, which has no effect as long as no step holds results of a file search."""
 StepId = Annotated[str, _id("step_id", "step")]

@@ -54,6 +54,7 @@ async def modify_message(
 
 @router.delete("/threads/{thread_id}/messages/{message_id}", response_model=Deleted)
 async def delete_message(db: Db, project: Project, thread_id: ThreadId, message_id: MessageId) -> Response:
-    """Delete a message."""
-    await rows.remove(db, messages, "message", message_id, project_id=project, thread_id=thread_id)
+    """Delete a message; refused while a run is writing it. A run that has begun knows those that were there then."""
+    async with db.transaction() as tx:
+        await store.remove_message(tx, project, thread_id, message_id)
     return json_response(Deleted(id=message_id, object="thread.message.deleted").json_bytes())

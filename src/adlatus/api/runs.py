@@ -11,6 +11,7 @@ from adlatus.api.deps import (
     Opened,
     Paging,
     Project,
+    ReplacesActive,
     RunId,
     ThreadId,
     WorkerHere,
@@ -21,7 +22,13 @@ from adlatus.runs import commands
 from adlatus.store import rows, threads
 from adlatus.store.tables import runs
 from adlatus.wire.common import ObjectList, object_list
-from adlatus.wire.runs import CreateRunRequest, CreateThreadAndRunRequest, ModifyRunRequest, Run
+from adlatus.wire.runs import (
+    CreateRunRequest,
+    CreateThreadAndRunRequest,
+    ModifyRunRequest,
+    Run,
+    SubmitToolOutputsRequest,
+)
 
 router = assistants_router()
 
@@ -32,7 +39,7 @@ async def create_thread_and_run(
     opened: Opened, project: Project, worker: WorkerHere, body: CreateThreadAndRunRequest
 ) -> Response:
     """Create a thread and a run on it."""
-    created = await commands.create_thread_and_run(
+    queued = await commands.create_thread_and_run(
         opened.database,
         opened.events,
         opened.llm.routing,
@@ -41,25 +48,37 @@ async def create_thread_and_run(
         expires_after_s=opened.settings.run_expires_after_s,
         claim=worker.offer() if worker else None,
     )
-    return _started(opened, worker, created, stream=body.stream)
+    return _started(opened, worker, queued, stream=body.stream)
 
 
 @router.post("/threads/{thread_id}/runs", response_model=Run, responses=sse.STREAMED, dependencies=[CheckedInclude])
 async def create_run(
-    opened: Opened, project: Project, worker: WorkerHere, thread_id: ThreadId, body: CreateRunRequest
+    opened: Opened,
+    project: Project,
+    worker: WorkerHere,
+    thread_id: ThreadId,
+    body: CreateRunRequest,
+    replace: ReplacesActive,
 ) -> Response:
-    """Create a run on a thread."""
-    created = await commands.create(
-        opened.database,
-        opened.events,
-        opened.llm.routing,
-        project,
-        thread_id,
-        body,
-        expires_after_s=opened.settings.run_expires_after_s,
-        claim=worker.offer() if worker else None,
-    )
-    return _started(opened, worker, created, stream=body.stream)
+    """Create a run on a thread. The extension `adlatus-on-active-run: replace` cancels an active one first."""
+    while True:
+        try:
+            queued = await commands.create(
+                opened.database,
+                opened.events,
+                opened.llm.routing,
+                project,
+                thread_id,
+                body,
+                expires_after_s=opened.settings.run_expires_after_s,
+                claim=worker.offer() if worker else None,
+            )
+            break
+        except commands.ActiveRun as refused:
+            if not replace:
+                raise
+            await commands.clear(opened.database, opened.events, project, refused, thread_id)
+    return _started(opened, worker, queued, stream=body.stream)
 
 
 @router.get("/threads/{thread_id}/runs", response_model=ObjectList[Run])
@@ -102,10 +121,32 @@ async def cancel_run(opened: Opened, project: Project, thread_id: ThreadId, run_
     return json_response(run.json_bytes())
 
 
-def _started(opened: Opened, worker: WorkerHere, created: commands.Created, *, stream: bool | None) -> Response:
+@router.post("/threads/{thread_id}/runs/{run_id}/submit_tool_outputs", response_model=Run, responses=sse.STREAMED)
+async def submit_tool_outputs(
+    opened: Opened,
+    project: Project,
+    worker: WorkerHere,
+    thread_id: ThreadId,
+    run_id: RunId,
+    body: SubmitToolOutputsRequest,
+) -> Response:
+    """Give a run the outputs of the function calls that it waits for, all at once."""
+    queued = await commands.submit_tool_outputs(
+        opened.database,
+        opened.events,
+        project,
+        thread_id,
+        run_id,
+        body.tool_outputs,
+        claim=worker.offer() if worker else None,
+    )
+    return _started(opened, worker, queued, stream=body.stream)
+
+
+def _started(opened: Opened, worker: WorkerHere, queued: commands.Queued, *, stream: bool | None) -> Response:
     """Execute the run here if it was claimed here, and answer with its object or its stream."""
-    if created.lease and worker:
-        worker.start(created.lease)
+    if queued.lease and worker:
+        worker.start(queued.lease)
     if stream:
-        return sse.stream(opened.events.follow(created.run.id))
-    return json_response(created.run.json_bytes())
+        return sse.stream(opened.events.follow(queued.run.id, queued.after))
+    return json_response(queued.run.json_bytes())

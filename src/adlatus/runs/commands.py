@@ -1,5 +1,11 @@
-"""What clients do to runs: create, cancel. Each is one visible transaction; events are told after its commit."""
+"""What clients do to runs: create, cancel, submit outputs. Each is one visible transaction; events are told after its
+commit.
+"""
 
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -7,27 +13,52 @@ from typing import Any
 from sqlalchemy import BigInteger, Insert, insert, literal
 
 from adlatus.backends.routing import Routing
-from adlatus.errors import InvalidRequest
+from adlatus.errors import InvalidRequest, NotFound, shortened, shortened_list
 from adlatus.ids import new_id
 from adlatus.runs import journal
-from adlatus.runs.lifecycle import IllegalMove
+from adlatus.runs.endings import EXPIRED
+from adlatus.runs.lifecycle import FINAL, IllegalMove
 from adlatus.store import leases, rows, threads
+from adlatus.store import runs as statements
 from adlatus.store.db import Database, Row, Transaction, param
 from adlatus.store.events import EventLog
 from adlatus.store.leases import Claim, Lease
 from adlatus.store.tables import assistants, runs, unix_now
 from adlatus.wire import events as wire
 from adlatus.wire.common import Json
-from adlatus.wire.runs import CreateRunRequest, CreateThreadAndRunRequest, Run, RunSettings, RunStatus
+from adlatus.wire.runs import (
+    CreateRunRequest,
+    CreateThreadAndRunRequest,
+    Run,
+    RunSettings,
+    RunStatus,
+    ToolOutput,
+    waiting_calls,
+)
 from adlatus.wire.threads import CreateThreadRequest, Thread
+
+CLEAR_WITHIN_S = leases.LEASE_S + 5
+CLEAR_POLL_S = 0.02
 
 
 @dataclass(frozen=True)
-class Created:
-    """A run that is committed, and the lease on it if the claim that came with the command was used."""
+class Queued:
+    """A run that is committed and wants to be executed, and the lease on it if the claim of the command was used.
+
+    `after` is the number of the event after which the stream of the command begins.
+    """
 
     run: Run
     lease: Lease | None
+    after: int
+
+
+class ActiveRun(InvalidRequest):
+    """A run is active on the thread. *Source* of the text, which clients match: field reports."""
+
+    def __init__(self, thread_id: str, run_id: str) -> None:
+        super().__init__(f"Thread {thread_id} already has an active run {run_id}.")
+        self.run_id = run_id
 
 
 async def create(
@@ -40,21 +71,37 @@ async def create(
     *,
     expires_after_s: int,
     claim: Claim | None,
-) -> Created:
+) -> Queued:
     """Create a run on a thread. With a claim it is leased at once, else any executor may take it.
 
-    Raises `NotFound` for the thread or the assistant, `InvalidRequest` where a run is active on the thread or where
-    the model is unknown or cannot do what is asked.
+    Raises `NotFound` for the thread or the assistant, `ActiveRun` where one is active on the thread, `InvalidRequest`
+    where the model is unknown or cannot do what is asked.
     """
     async with database.transaction() as tx:
         await threads.lock(tx, project_id, thread_id)
-        if active := await threads.active_run(tx, thread_id):
-            raise InvalidRequest(f"Thread {thread_id} already has an active run {active}.")
         assistant = await rows.get(tx, assistants, "assistant", request.assistant_id, project_id=project_id)
-        await threads.add_messages(tx, project_id, thread_id, request.additional_messages or ())
         settings = _settings(request, assistant, routing, additional=request.additional_instructions)
+        if active := await threads.active_run(tx, thread_id):  # last: only what is right in itself may replace it
+            raise ActiveRun(thread_id, active)
+        await threads.add_messages(tx, project_id, thread_id, request.additional_messages or ())
         row = await _insert(tx, project_id, thread_id, settings, expires_after_s, claim)
-    return await _told(events, row, [])
+    return await _told_of_creation(events, row, [])
+
+
+async def clear(database: Database, events: EventLog, project_id: str, refused: ActiveRun, thread_id: str) -> None:
+    """Cancel the run that is in the way, and wait until it has ended; what it has said stays in the thread.
+
+    Raises `ActiveRun` where that takes longer than a dead executor's lease.
+    """
+    with suppress(InvalidRequest, NotFound):  # it may be ending already, or gone
+        await cancel(database, events, project_id, thread_id, refused.run_id)
+    give_up_at = time.monotonic() + CLEAR_WITHIN_S
+    while time.monotonic() < give_up_at:
+        state = await database.fetch_row(statements.STATE, the_run=refused.run_id)
+        if state is None or state["status"] in FINAL:
+            return
+        await asyncio.sleep(CLEAR_POLL_S)
+    raise refused
 
 
 async def create_thread_and_run(
@@ -66,7 +113,7 @@ async def create_thread_and_run(
     *,
     expires_after_s: int,
     claim: Claim | None,
-) -> Created:
+) -> Queued:
     """Create a thread and a run on it, both or neither. Raises as `create` does."""
     async with database.transaction() as tx:
         assistant = await rows.get(tx, assistants, "assistant", request.assistant_id, project_id=project_id)
@@ -75,7 +122,58 @@ async def create_thread_and_run(
         if request.tool_resources:
             settings["tool_resources"] = request.tool_resources.model_dump()
         row = await _insert(tx, project_id, thread["id"], settings, expires_after_s, claim)
-    return await _told(events, row, [wire.frame("thread.created", Thread.of(thread).filled().json_bytes())])
+    return await _told_of_creation(events, row, [wire.frame("thread.created", Thread.of(thread).filled().json_bytes())])
+
+
+async def submit_tool_outputs(
+    database: Database,
+    events: EventLog,
+    project_id: str,
+    thread_id: str,
+    run_id: str,
+    outputs: Sequence[ToolOutput],
+    *,
+    claim: Claim | None,
+) -> Queued:
+    """Give a run the outputs that it waits for, all of them at once. With a claim it is leased at once.
+
+    Raises `NotFound`, and `InvalidRequest` where the run does not wait for outputs or waits for others.
+    *Source* of both texts: field reports.
+    """
+    async with database.transaction() as tx:
+        row = await rows.get_locked(tx, runs, "run", run_id, project_id=project_id, thread_id=thread_id)
+        expired = await _expired(tx, row)
+        if expired is None:
+            _check_outputs(row, outputs)
+            submitted = {output.tool_call_id: output.output or "" for output in outputs}
+            queued, frames = await journal.submit(tx, run_id, submitted, claim)
+            if claim is None:
+                await leases.wake(tx)
+    if expired:
+        events.append(run_id, *expired)
+        raise _refused_outputs(RunStatus.EXPIRED)
+    return await _told(events, queued, frames)
+
+
+async def _expired(tx: Transaction, run: Row) -> tuple[int, list[bytes]] | None:
+    """Expire a locked run that waits for outputs and should have expired: attempt and frames to tell, else None."""
+    state = await tx.fetch_row(statements.STATE, the_run=run["id"])
+    if run["status"] != RunStatus.REQUIRES_ACTION or state is None or not state["overdue"]:
+        return None
+    ended, frames = await journal.end_unexecuted(tx, run["id"], EXPIRED)
+    return ended["attempt"], frames
+
+
+def _check_outputs(run: Row, outputs: Sequence[ToolOutput]) -> None:
+    if run["status"] != RunStatus.REQUIRES_ACTION:
+        raise _refused_outputs(run["status"])
+    wanted, got = waiting_calls(run["required_action"]), [output.tool_call_id for output in outputs]
+    if sorted(wanted) != sorted(got):
+        raise InvalidRequest(f"Expected tool outputs for call_ids {wanted}, got {shortened_list(got)}")
+
+
+def _refused_outputs(status: str) -> InvalidRequest:
+    return InvalidRequest(f'Runs in status "{status}" do not accept tool outputs.')
 
 
 async def cancel(database: Database, events: EventLog, project_id: str, thread_id: str, run_id: str) -> Run:
@@ -101,6 +199,8 @@ def _settings(request: RunSettings, assistant: Row, routing: Routing, *, additio
     instructions = assistant["instructions"] if request.instructions is None else request.instructions
     response_format = formats["response_format"] or assistant["response_format"]
     routing.for_assistants(settings["model"], tools=settings["tools"], response_format=response_format)
+    tool_choice = formats["tool_choice"] or "auto"
+    _check_choice(tool_choice, settings["tools"])
     return settings | {
         "assistant_id": assistant["id"],
         "instructions": "\n".join(part for part in (instructions, additional) if part) or None,
@@ -110,9 +210,32 @@ def _settings(request: RunSettings, assistant: Row, routing: Routing, *, additio
         "max_prompt_tokens": request.max_prompt_tokens,
         "truncation_strategy": formats["truncation_strategy"] or {"type": "auto", "last_messages": None},
         "response_format": response_format,
-        "tool_choice": formats["tool_choice"] or "auto",
+        "tool_choice": tool_choice,
         "parallel_tool_calls": request.parallel_tool_calls is not False,
     }
+
+
+def _check_choice(tool_choice: str | Json, tools: list[Json]) -> None:
+    """Refuse a choice that no answer could keep to. Raises `InvalidRequest`. *Source* of both texts: inference."""
+    if tool_choice == "required" and not tools:
+        raise InvalidRequest(
+            "Invalid value for 'tool_choice': 'required' is only allowed when 'tools' are specified.",
+            param="tool_choice",
+            code="invalid_value",
+        )
+    if isinstance(tool_choice, dict) and not any(_is_chosen(tool, tool_choice) for tool in tools):
+        name = tool_choice["function"]["name"] if tool_choice["type"] == "function" else tool_choice["type"]
+        raise InvalidRequest(
+            f"Invalid value for 'tool_choice': '{shortened(name)}' is not among the tools of this run.",
+            param="tool_choice",
+            code="invalid_value",
+        )
+
+
+def _is_chosen(tool: Json, choice: Json) -> bool:
+    if tool["type"] != choice["type"]:
+        return False
+    return tool["type"] != "function" or bool(tool["function"]["name"] == choice["function"]["name"])
 
 
 async def _insert(
@@ -140,14 +263,21 @@ def _insertion(columns: tuple[str, ...]) -> Insert:
     return insert(runs).values(values).returning(runs)
 
 
-async def _told(events: EventLog, row: Row, first: list[bytes]) -> Created:
+async def _told_of_creation(events: EventLog, row: Row, first: list[bytes]) -> Queued:
     """Tell of the new run: created and queued show the same object. *Source*: recorded streams."""
-    run = Run.of(row)
-    json = run.json_bytes()
-    frames = [*first, wire.frame("thread.run.created", json), wire.frame("thread.run.queued", json)]
+    json = Run.of(row).json_bytes()
+    return await _told(
+        events, row, [*first, wire.frame("thread.run.created", json), wire.frame("thread.run.queued", json)]
+    )
+
+
+async def _told(events: EventLog, row: Row, frames: list[bytes]) -> Queued:
+    """Tell of what a command did, under the attempt before the one of the executor."""
+    run, attempt = Run.of(row), row["attempt"]
     if row["lease_token"] is None:
-        await events.tell(run.id, 0, frames)
-        return Created(run, None)
-    events.execute(run.id, 0)  # from here on, so that readers need not look at the table in between
-    events.append(run.id, 0, frames)
-    return Created(run, Lease(run.id, run.thread_id, row["project_id"], row["lease_token"], row["attempt"]))
+        await events.tell(run.id, attempt, frames)
+        return Queued(run, None, attempt << 32)
+    events.execute(run.id, attempt - 1)  # from here on, so that readers need not look at the table in between
+    events.append(run.id, attempt - 1, frames)
+    lease = Lease(run.id, run.thread_id, row["project_id"], row["lease_token"], attempt)
+    return Queued(run, lease, (attempt - 1) << 32)

@@ -5,27 +5,36 @@ Every write of an executing run is fenced by its lease and guarded by the table 
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from adlatus.ids import new_id
+from adlatus.runs import telling
+from adlatus.runs.calls import Argued, Called
+from adlatus.runs.endings import CANCELLED, COMPLETED, Ending
 from adlatus.runs.lifecycle import IllegalMove, check, sources
-from adlatus.runs.turn import Turn
+from adlatus.runs.turn import Piece, Turn
 from adlatus.store import runs as statements
-from adlatus.store.db import Database, Row, Transaction
+from adlatus.store.db import Connection, Database, Row, Transaction
 from adlatus.store.events import EventLog
-from adlatus.store.leases import Lease
+from adlatus.store.leases import Claim, Lease
 from adlatus.wire import events as wire
-from adlatus.wire.common import LastError, Usage, WireObject
-from adlatus.wire.messages import IncompleteReason, Message, MessageStatus, text_content
-from adlatus.wire.runs import Run, RunStatus
-from adlatus.wire.steps import RunStep, StepStatus, message_creation, of_step
+from adlatus.wire.common import NOTHING_USED, Json, Usage
+from adlatus.wire.messages import Message, MessageStatus, text_content
+from adlatus.wire.runs import Run, RunStatus, submit_tool_outputs
+from adlatus.wire.steps import (
+    RunStep,
+    StepStatus,
+    function_call,
+    message_creation,
+    of_step,
+    outputs_in,
+    tool_calls,
+)
 
 Result = TypeVar("Result")
-NOTHING_USED = Usage(prompt_tokens=0, completion_tokens=0, total_tokens=0)
-"""The usage of a run whose model reported none: never null once a run has ended. *Source*: field reports."""
 
 
 class LeaseLost(Exception):  # noqa: N818
@@ -33,69 +42,100 @@ class LeaseLost(Exception):  # noqa: N818
 
 
 @dataclass(frozen=True)
-class Ending:
-    """How a run ends, and what becomes of the message and the step that are open then."""
+class Loaded:
+    """A run as its executor finds it: its earlier steps, oldest first, and the seconds until it expires.
 
-    status: RunStatus
-    step: StepStatus
-    message: IncompleteReason | None = None
-    error: LastError | None = None
-    details: str | None = None
+    `began` says whether it may have asked the model before.
+    """
+
+    run: Run
+    steps: list[Row]
+    left_s: int
+    began: bool
+
+    @property
+    def used(self) -> Usage:
+        """What the earlier turns of the run have used."""
+        return _sum(self.steps)
+
+    @property
+    def call_ids(self) -> set[str]:
+        """The ids of the calls of earlier turns, none of which may come again in this run."""
+        return {call["id"] for step in self.steps for call in step["step_details"].get("tool_calls", ())}
 
 
-COMPLETED = Ending(RunStatus.COMPLETED, StepStatus.COMPLETED)
-CANCELLED = Ending(RunStatus.CANCELLED, StepStatus.CANCELLED, IncompleteReason.RUN_CANCELLED)
-EXPIRED = Ending(RunStatus.EXPIRED, StepStatus.EXPIRED, IncompleteReason.RUN_EXPIRED)
-OUT_OF_TOKENS = Ending(
-    RunStatus.INCOMPLETE, StepStatus.COMPLETED, IncompleteReason.MAX_TOKENS, details="max_completion_tokens"
-)
-FILTERED = Ending(RunStatus.INCOMPLETE, StepStatus.COMPLETED, IncompleteReason.CONTENT_FILTER, details="content_filter")
+@dataclass(frozen=True)
+class Asked:
+    """A question to a model, by the upstream's name of it, whose usage is not known yet."""
 
-
-def failed(error: LastError) -> Ending:
-    """The ending of a run that failed with `error`."""
-    return Ending(RunStatus.FAILED, StepStatus.FAILED, IncompleteReason.RUN_FAILED, error)
+    model: str
+    request: Json
 
 
 class Journal:
     """The writes of one executor on one run. Methods raise `LeaseLost` and `IllegalMove`, having changed nothing.
 
-    A write that has begun is finished even if the task is cancelled meanwhile.
+    `turn` is the turn of the model that is being written, `asked` what it answers. A write that has begun is finished
+    even if the task is cancelled meanwhile.
     """
 
     def __init__(self, lease: Lease, database: Database, events: EventLog) -> None:
+        self.turn = Turn()
+        self.asked: Asked | None = None
         self._lease = lease
         self._database = database
         self._events = events
         self._held = {"the_run": lease.run_id, "the_token": lease.token}
-        self._deltas: wire.TextDeltas | None = None
+        self._used = NOTHING_USED
+        self._message: telling.OpenMessage | None = None
+        self._calls: wire.CallDeltas | None = None
+        self._calls_id: str | None = None
 
-    async def load(self) -> tuple[Run, list[Message], int]:
-        """The run, the finished messages of its thread, and the seconds until the run expires."""
+    async def load(self) -> Loaded:
+        """The run, what it has done so far, and how much time it has left."""
         row = await self._database.fetch_row(statements.LOAD, **self._held)
         if row is None:
             raise LeaseLost
-        history = await self._database.fetch(statements.HISTORY, the_thread=self._lease.thread_id)
-        return Run.of(row), [Message.of(message) for message in history], row["left_s"]
+        begun = row["started_at"] is not None
+        steps = await self._database.fetch(statements.STEPS, the_run=self._lease.run_id) if begun else []
+        ended = [step for step in steps if step["status"] != StepStatus.IN_PROGRESS]
+        loaded = Loaded(Run.of(row), ended, row["left_s"], begun)
+        self._used = loaded.used
+        return loaded
 
     async def begin(self) -> None:
         """A queued run is in progress."""
         await _to_the_end(self._begin())
 
     async def take_back(self) -> None:
-        """Remove the message that an executor before this one left half-written, and the step that wrote it."""
+        """Remove the message and the calls that an executor before this one left half-written, and their steps."""
         await _to_the_end(self._take_back())
 
-    async def say(self, pieces: Sequence[str]) -> None:
-        """The model said more: the first piece opens a message, every piece is streamed. Deltas are not committed."""
-        if self._deltas is None:
-            await _to_the_end(self._open_message())
-        assert self._deltas
-        self._tell([self._deltas.frame(piece) for piece in pieces])
+    async def say(self, pieces: Sequence[Piece]) -> None:
+        """The model said more: a first piece opens a message or a step, each is streamed. Deltas are not committed."""
+        frames: list[bytes] = []
+        for piece in pieces:
+            if isinstance(piece, Called | Argued):
+                if self._calls is None:
+                    frames = self._tell(frames)
+                    await _to_the_end(self._open_calls())
+                assert self._calls
+                frames.append(telling.of_call(self._calls, piece))
+            else:
+                if self._message is None:
+                    frames = self._tell(frames)
+                    await _to_the_end(self._open_message())
+                assert self._message
+                frames.append(self._message.frame(piece))
+        self._tell(frames)
 
-    async def end(self, ending: Ending, turn: Turn) -> None:
+    async def ask_client(self) -> None:
+        """The run waits for its client, who has to carry out the calls of the turn. The lease is given back."""
+        await _to_the_end(self._ask_client())
+
+    async def end(self, ending: Ending) -> None:
         """The run ends, and with it what is open."""
-        await _to_the_end(self._end(ending, turn))
+        await _to_the_end(self._end(ending))
 
     async def _begin(self) -> None:
         row = await self._database.fetch_row(
@@ -104,72 +144,105 @@ class Journal:
         if row is None:
             await self._refuse(self._database, RunStatus.IN_PROGRESS)
         else:
-            self._tell([_event("thread.run", Run.of(row))])
+            self._tell([telling.event("thread.run", Run.of(row))])
 
     async def _take_back(self) -> None:
         run_id = self._lease.run_id
         async with self._database.transaction() as tx:
             await self._hold(tx)
             half_written = await tx.fetch(statements.REMOVE_OPEN_MESSAGES, the_run=run_id)
-            steps = await tx.fetch(statements.REMOVE_OPEN_MESSAGE_STEPS, the_run=run_id)
+            steps = await tx.fetch(statements.REMOVE_OPEN_STEPS, the_run=run_id)
         # Readers may have seen text: their accumulators want a part at its index, however empty
         changes = {
             "status": MessageStatus.INCOMPLETE,
             "content": [text_content("")],
-            "incomplete_details": {"reason": IncompleteReason.RUN_FAILED},
+            "incomplete_details": {"reason": "run_failed"},
         }
         cancelled = {"status": StepStatus.CANCELLED, "cancelled_at": int(time.time())}
         self._tell(
-            [_event("thread.message", Message.of({**message, **changes})) for message in half_written]
-            + [_event("thread.run.step", RunStep.of({**step, **cancelled})) for step in steps]
+            [telling.event("thread.message", Message.of({**message, **changes})) for message in half_written]
+            + [telling.event("thread.run.step", RunStep.of({**step, **cancelled})) for step in steps]
         )
 
     async def _open_message(self) -> None:
-        message_id = new_id("msg")
+        step_id, message_id = new_id("step"), new_id("msg")
         row = await self._database.fetch_row(
             statements.OPEN_MESSAGE,
             **self._held,
-            step_id=new_id("step"),
+            step_id=step_id,
             message_id=message_id,
             step_details=message_creation(message_id),
         )
         if row is None:
             raise LeaseLost
-        opening: list[tuple[str, WireObject]] = [
-            ("thread.run.step", RunStep.of(_part(row, "step."))),
-            ("thread.message", Message.of(_part(row, "message."))),
-        ]
-        self._tell(
-            [
-                wire.frame(f"{noun}.{stage}", opened.json_bytes())
-                for noun, opened in opening
-                for stage in ("created", "in_progress")
-            ]
-        )
-        self._deltas = wire.TextDeltas(message_id)
+        step, message = RunStep.of(_part(row, "step.")), Message.of(_part(row, "message."))
+        self._tell([*telling.opened("thread.run.step", step), *telling.opened("thread.message", message)])
+        self._message = telling.OpenMessage(step_id, message_id)
 
-    async def _end(self, ending: Ending, turn: Turn) -> None:
-        if ending is COMPLETED and self._deltas is None:
+    async def _open_calls(self) -> None:
+        step_id = new_id("step")
+        row = await self._database.fetch_row(statements.OPEN_CALLS, **self._held, step_id=step_id)
+        if row is None:
+            raise LeaseLost
+        self._tell(telling.opened("thread.run.step", RunStep.of(row)))
+        self._calls, self._calls_id = wire.CallDeltas(step_id), step_id
+
+    async def _ask_client(self) -> None:
+        run_id, calls = self._lease.run_id, _calls_of(self.turn)
+        async with self._database.transaction() as tx:
+            run = await tx.fetch_row(
+                statements.move(RunStatus.REQUIRES_ACTION, sources(RunStatus.REQUIRES_ACTION)),
+                **self._held,
+                new_action=submit_tool_outputs(calls),
+            )
+            if run is None:
+                await self._refuse(tx, RunStatus.REQUIRES_ACTION)
+                return
+            usage = None if self._message else self._turn_used
+            await tx.fetch(
+                statements.KEEP_CALLS, the_run=run_id, new_details=tool_calls(calls), new_usage=_plain(usage)
+            )
+            frames = await self._complete_message(tx) if self._message else []
+        self._tell([*frames, telling.event("thread.run", Run.of(run)), wire.DONE])
+
+    async def _complete_message(self, tx: Transaction) -> list[bytes]:
+        """Complete the message that the model wrote before its calls; what the turn used is told with it."""
+        run_id = self._lease.run_id
+        messages = await tx.fetch(statements.end_messages(None), the_run=run_id, new_content=self.turn.content)
+        steps = await tx.fetch(statements.COMPLETE_MESSAGE_STEP, the_run=run_id, new_usage=_plain(self._turn_used))
+        return telling.ended(messages, steps)
+
+    async def _end(self, ending: Ending) -> None:
+        if ending is COMPLETED and self._message is None:
             await self._open_message()  # an empty answer is an answer
         frames: list[bytes] = []
-        error = ending.error.model_dump() if ending.error else None
         async with self._database.transaction() as tx:
             if ending is CANCELLED:
-                frames.append(_event("thread.run", Run.of(await self._hold(tx))))
+                frames.append(telling.event("thread.run", Run.of(await self._hold(tx))))
             run = await tx.fetch_row(
                 statements.move(ending.status, sources(ending.status)),
                 **self._held,
-                new_usage=(turn.usage or NOTHING_USED).model_dump(),
-                new_last_error=error,
-                new_details={"reason": ending.details} if ending.details else None,
+                **_last_words(ending, self._used + self._turn_used),
             )
             if run is None:
                 await self._refuse(tx, ending.status)
                 return
-            frames += await _end_open_parts(tx, self._lease.run_id, ending, turn)
-        self._tell([*frames, _event("thread.run", Run.of(run)), wire.DONE])
+            frames += await _end_open_parts(
+                tx,
+                self._lease.run_id,
+                ending,
+                content=self.turn.content or [text_content("")],
+                calls=tool_calls(_calls_of(self.turn)) if self._calls else None,
+                charged=self._message.step_id if self._message else self._calls_id,
+                usage=self._turn_used,
+            )
+        self._tell([*frames, telling.event("thread.run", Run.of(run)), wire.DONE])
 
-    async def _refuse(self, connection: Database | Transaction, target: RunStatus) -> None:
+    @property
+    def _turn_used(self) -> Usage:
+        return self.turn.usage or NOTHING_USED
+
+    async def _refuse(self, connection: Connection, target: RunStatus) -> None:
         """Say why a guarded update changed nothing."""
         state = await connection.fetch_row(statements.STATE, the_run=self._lease.run_id)
         if state is None or state["lease_token"] != self._lease.token:
@@ -183,9 +256,36 @@ class Journal:
             raise LeaseLost
         return row
 
-    def _tell(self, frames: Sequence[bytes]) -> None:
+    def _tell(self, frames: Sequence[bytes]) -> list[bytes]:
+        """Tell of what has happened; nothing is left to tell then."""
         if frames:
             self._events.append(self._lease.run_id, self._lease.attempt, frames)
+        return []
+
+
+# --- What happens to runs that nobody executes
+
+
+async def submit(
+    tx: Transaction, run_id: str, outputs: Mapping[str, str], claim: Claim | None
+) -> tuple[Row, list[bytes]]:
+    """A locked run in `requires_action` has its outputs, by the ids of its calls: it is queued again.
+
+    With a claim it is leased at once. Returns the run's row, and the frames of the events to tell once this is
+    committed. Raises `IllegalMove`.
+    """
+    step = await tx.fetch_row(statements.WAITING_CALLS, the_run=run_id)
+    assert step is not None, "a run that waits for outputs has an open step"
+    completed = await tx.fetch_row(
+        statements.COMPLETE_CALLS, the_run=run_id, new_details=outputs_in(step["step_details"], outputs)
+    )
+    assert completed is not None
+    lease = {"owner": claim.owner, "token": claim.token} if claim else {}
+    queued = await _moved(tx, run_id, RunStatus.QUEUED, claimed=claim is not None, **lease)
+    return queued, [
+        telling.event("thread.run.step", RunStep.of(completed)),
+        telling.event("thread.run", Run.of(queued)),
+    ]
 
 
 async def cancel(tx: Transaction, run: Row) -> tuple[Row, int, list[bytes]]:
@@ -201,49 +301,72 @@ async def cancel(tx: Transaction, run: Row) -> tuple[Row, int, list[bytes]]:
     cancelling = await _moved(tx, run_id, RunStatus.CANCELLING)
     if executing:
         return cancelling, 0, []
-    cancelled = await _moved(
-        tx,
-        run_id,
-        RunStatus.CANCELLED,
-        new_usage=NOTHING_USED.model_dump(),
-        new_last_error=None,
-        new_details=None,
-    )
-    ended = await _end_open_parts(tx, run_id, CANCELLED, Turn())
-    frames = [_event("thread.run", Run.of(cancelling)), *ended, _event("thread.run", Run.of(cancelled)), wire.DONE]
-    return cancelling, cancelled["attempt"], frames
+    cancelled, frames = await end_unexecuted(tx, run_id, CANCELLED)
+    return cancelling, cancelled["attempt"], [telling.event("thread.run", Run.of(cancelling)), *frames]
 
 
-async def _moved(tx: Transaction, run_id: str, target: RunStatus, **values: object) -> Row:
-    row = await tx.fetch_row(statements.move(target, sources(target), leased=False), the_run=run_id, **values)
+async def end_unexecuted(tx: Transaction, run_id: str, ending: Ending) -> tuple[Row, list[bytes]]:
+    """End a locked run that nobody executes. Its row, and the frames to tell once this is committed."""
+    used = _sum(await tx.fetch(statements.STEPS, the_run=run_id))
+    run = await _moved(tx, run_id, ending.status, **_last_words(ending, used))
+    ended = await _end_open_parts(tx, run_id, ending, content=[text_content("")])
+    return run, [*ended, telling.event("thread.run", Run.of(run)), wire.DONE]
+
+
+async def _moved(tx: Transaction, run_id: str, target: RunStatus, *, claimed: bool = False, **values: object) -> Row:
+    statement = statements.move(target, sources(target), leased=False, claimed=claimed)
+    row = await tx.fetch_row(statement, the_run=run_id, **values)
     assert row is not None, "the caller has locked the run and checked the move"
     return row
 
 
-async def _end_open_parts(tx: Transaction, run_id: str, ending: Ending, turn: Turn) -> list[bytes]:
+def _last_words(ending: Ending, used: Usage) -> Json:
+    """What a run that ends is given to say."""
+    return {
+        "new_usage": used.model_dump(),
+        "new_last_error": ending.error.model_dump() if ending.error else None,
+        "new_details": {"reason": ending.details} if ending.details else None,
+    }
+
+
+async def _end_open_parts(
+    tx: Transaction,
+    run_id: str,
+    ending: Ending,
+    *,
+    content: list[Json],
+    calls: Json | None = None,
+    charged: str | None = None,
+    usage: Usage | None = None,
+) -> list[bytes]:
     """End the message and the steps that are in progress; their events, the message's first."""
-    ended = await tx.fetch(
-        statements.end_messages(ending.message), the_run=run_id, new_content=[text_content(turn.text)]
-    )
+    messages = await tx.fetch(statements.end_messages(ending.message), the_run=run_id, new_content=content)
     steps = await tx.fetch(
-        statements.end_steps(ending.step),
+        statements.end_steps(ending.step, ending.calls),
         the_run=run_id,
-        new_usage=turn.usage.model_dump() if turn.usage else None,
+        charged=charged,
+        new_usage=_plain(usage),
+        new_details=calls,
         new_last_error=of_step(ending.error).model_dump() if ending.error else None,
     )
-    return [_event("thread.message", Message.of(message)) for message in ended] + [
-        _event("thread.run.step", RunStep.of(step)) for step in steps
-    ]
+    return telling.ended(messages, steps)
+
+
+def _calls_of(turn: Turn) -> list[Json]:
+    return [function_call(call.id, call.name, call.arguments) for call in turn.calls]
+
+
+def _sum(steps: Sequence[Row]) -> Usage:
+    return sum((Usage.of(step["usage"]) for step in steps if step["usage"]), NOTHING_USED)
+
+
+def _plain(usage: Usage | None) -> Json | None:
+    return usage.model_dump() if usage else None
 
 
 def _part(row: Row, prefix: str) -> Row:
     """The columns of a joined row that begin with a prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
-
-
-def _event(noun: str, shown: Run | Message | RunStep) -> bytes:
-    """The event that tells of an object's status."""
-    return wire.frame(f"{noun}.{shown.status}", shown.json_bytes())
 
 
 async def _to_the_end(work: Coroutine[Any, Any, Result]) -> Result:

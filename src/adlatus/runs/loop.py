@@ -10,25 +10,26 @@ import structlog
 
 from adlatus.backends.images import ImageError
 from adlatus.backends.refusals import ModelError
+from adlatus.backends.routing import Route
 from adlatus.errors import InvalidRequest, Unavailable
 from adlatus.resources import Resources
-from adlatus.runs import prompt
-from adlatus.runs.journal import (
+from adlatus.runs import budget, history, prompt
+from adlatus.runs.endings import (
     CANCELLED,
     COMPLETED,
     EXPIRED,
     FILTERED,
+    OUT_OF_PROMPT_TOKENS,
     OUT_OF_TOKENS,
     Ending,
-    Journal,
-    LeaseLost,
     failed,
 )
+from adlatus.runs.journal import Asked, Journal, LeaseLost, Loaded
 from adlatus.runs.lifecycle import IllegalMove
 from adlatus.runs.turn import Turn
 from adlatus.store.leases import Interruption, Lease
-from adlatus.wire.common import LastError
-from adlatus.wire.messages import Message
+from adlatus.telemetry import Metrics
+from adlatus.wire.common import Json, LastError
 from adlatus.wire.runs import Run, RunStatus
 
 log = structlog.get_logger(__name__)
@@ -36,8 +37,16 @@ log = structlog.get_logger(__name__)
 MAX_ABANDONED = 3
 """Executors that died with a run, after which it fails rather than take a fourth one down."""
 
+MOST_CALLS = 128
+"""Functions that one turn may call: as many as an assistant may have tools."""
+
 SORRY = "Sorry, something went wrong."
 """What the original says of its own faults. *Source*: field reports."""
+
+
+@dataclass(frozen=True)
+class AskClient:
+    """The model called functions: the run waits until its client has carried them out."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ class Stop:
     ending: Ending
 
 
-Decision = Finish | Stop
+Decision = AskClient | Finish | Stop
 
 
 def decide(turn: Turn) -> Decision:
@@ -63,30 +72,33 @@ def decide(turn: Turn) -> Decision:
         case "content_filter":
             return Stop(FILTERED)
         case "stop" | None:
-            return Finish()
+            return AskClient() if turn.calls else Finish()
         case _:
             assert_never(turn.finish_reason)
 
 
 async def execute(lease: Lease, resources: Resources) -> None:
-    """Execute a claimed run to its end, from whatever state the database has it in.
+    """Execute a claimed run until it ends or waits for its client, from whatever state the database has it in.
 
-    1. Load the run and the messages of its thread; end at once what is due to end.
-    2. Take back the message that an executor before this one left half-written.
-    3. Ask the model, and stream its text as it comes.
+    1. Load the run and what it has done so far; end at once what is due to end.
+    2. Take back the message and the calls that an executor before this one left half-written.
+    3. Read as much of the thread as fits, ask the model, and stream its text and its calls as they come.
     4. Decide what the answer means, and act on it.
 
     Whatever goes wrong becomes the run's ending, except that a lost lease ends silently, that a run is handed back
     when this process stops, and that the lease is left to run out when the database does not answer.
     """
     journal = Journal(lease, resources.database, resources.events)
-    turn = Turn()
     resources.events.execute(lease.run_id, lease.attempt)
     try:
-        ending = await _to_an_ending(lease, resources, journal, turn)
-        ending = await _end(journal, ending, turn)
-        resources.metrics.runs_ended.labels(status=ending.status).inc()
-        log.info("run ended", status=str(ending.status), error=ending.error and ending.error.message)
+        if ending := await _to_an_ending(lease, resources, journal):
+            if any(map(any, _output(journal.turn))):  # of an answer that was broken off nobody tells what it took
+                await _account(journal, resources.metrics)
+            ending = await _end(journal, ending)
+            resources.metrics.runs_ended.labels(status=ending.status).inc()
+            log.info("run ended", status=str(ending.status), error=ending.error and ending.error.message)
+        else:
+            log.info("run waits for its client", calls=len(journal.turn.calls))
     except LeaseLost:
         log.warning("run was taken over or deleted, nothing more is written")
     except IllegalMove as error:
@@ -97,22 +109,22 @@ async def execute(lease: Lease, resources: Resources) -> None:
         resources.events.leave(lease.run_id)
 
 
-async def _end(journal: Journal, ending: Ending, turn: Turn) -> Ending:
+async def _end(journal: Journal, ending: Ending) -> Ending:
     """End the run: as cancelled where a cancel has come first that `ending` may not follow."""
     try:
-        await journal.end(ending, turn)
+        await journal.end(ending)
     except IllegalMove as error:
         if error.current is not RunStatus.CANCELLING:
             raise
         ending = CANCELLED
-        await journal.end(ending, turn)
+        await journal.end(ending)
     return ending
 
 
-async def _to_an_ending(lease: Lease, resources: Resources, journal: Journal, turn: Turn) -> Ending:
-    """The ending that the run has earned."""
+async def _to_an_ending(lease: Lease, resources: Resources, journal: Journal) -> Ending | None:
+    """The ending that the run has earned; None where it waits for its client."""
     try:
-        return await _attempt(lease, resources, journal, turn)
+        return await _attempt(lease, resources, journal)
     except ModelError as error:
         return failed(LastError(code=error.code, message=error.message))
     except (prompt.RefusedImage, ImageError, InvalidRequest) as error:  # such as a model that is routed no longer
@@ -134,47 +146,92 @@ async def _to_an_ending(lease: Lease, resources: Resources, journal: Journal, tu
         return failed(LastError(code="server_error", message=SORRY))
 
 
-async def _attempt(lease: Lease, resources: Resources, journal: Journal, turn: Turn) -> Ending:
-    run, messages, left_s = await journal.load()
-    if lease.attempt > 1:
+async def _attempt(lease: Lease, resources: Resources, journal: Journal) -> Ending | None:
+    loaded = await journal.load()
+    run = loaded.run
+    if run.status is not RunStatus.QUEUED:
         await journal.take_back()
     if run.status is RunStatus.CANCELLING:
         return CANCELLED
-    if left_s <= 0:
+    if loaded.left_s <= 0:
         return EXPIRED
     if lease.abandoned >= MAX_ABANDONED:
         log.error("run took too many executors down", abandoned=lease.abandoned)
         return failed(LastError(code="server_error", message=SORRY))
     try:
-        async with asyncio.timeout(left_s) as deadline:
+        async with asyncio.timeout(loaded.left_s) as deadline:
             if run.status is RunStatus.QUEUED:
                 await journal.begin()
-            await _ask(run, messages, resources, journal, turn)
+            if stop := await _ask(loaded, resources, journal):
+                return stop
     except TimeoutError:
         if not deadline.expired():
             raise
         return EXPIRED
-    match decide(turn):
+    match decide(journal.turn):
+        case AskClient():
+            await journal.ask_client()
+            return None
         case Finish():
             return COMPLETED
         case Stop(ending):
             return ending
 
 
-async def _ask(run: Run, messages: list[Message], resources: Resources, journal: Journal, turn: Turn) -> None:
-    """Stream one answer of the model into the turn and to the readers."""
+async def _ask(loaded: Loaded, resources: Resources, journal: Journal) -> Ending | None:
+    """Stream one answer of the model into the journal's turn and to the readers.
+
+    Returns the ending of a run whose budget does not allow another question, else None.
+    """
+    run, left = loaded.run, budget.left(loaded.run, loaded.used)
+    if left.completion_tokens == 0:
+        return OUT_OF_TOKENS
     route = resources.llm.routing.for_assistants(run.model)
-    fetched = await resources.images.fetch(prompt.links(messages, route))
-    request = prompt.build(run, messages, route, fetched)
-    if run.tools:
-        log.warning("tools are stored but not offered to the model yet", tools=[tool["type"] for tool in run.tools])
-    asked_at = time.monotonic()
+    try:
+        items = await history.read(resources.database, run, route, left, began=loaded.began)
+    except history.OutOfPromptTokens:
+        return OUT_OF_PROMPT_TOKENS
+    fetched = await resources.images.fetch(prompt.links(items, route))
+    request = prompt.build(run, items, route, left, fetched)
+    journal.turn = Turn(most_calls=_most_calls(run, request), taken_ids=loaded.call_ids)
+    journal.asked = Asked(route.model, request)
+    await _listen(resources, route, request, journal)
+    await _account(journal, resources.metrics)
+    return None
+
+
+async def _listen(resources: Resources, route: Route, request: Json, journal: Journal) -> None:
+    turn, asked_at, heard = journal.turn, time.monotonic(), False
     async with aclosing(resources.llm.stream(route, request)) as answer:
         async for chunks in answer:
             if new := turn.fold(chunks):
-                if len(turn.pieces) == len(new):
+                if not heard:
                     resources.metrics.first_token_seconds.observe(time.monotonic() - asked_at)
+                    heard = True
                 await journal.say(new)
-    if turn.usage:
-        resources.metrics.tokens.labels(kind="prompt").inc(turn.usage.prompt_tokens)
-        resources.metrics.tokens.labels(kind="completion").inc(turn.usage.completion_tokens)
+    await journal.say(turn.finish())
+
+
+async def _account(journal: Journal, metrics: Metrics) -> None:
+    """What the turn has used, counted here where the endpoint has not told it."""
+    turn, asked = journal.turn, journal.asked
+    if asked is None:
+        return
+    if turn.usage is None:
+        turn.usage = await asyncio.to_thread(budget.counted, asked.model, asked.request, *_output(turn))
+    journal.asked = None
+    metrics.tokens.labels(kind="prompt").inc(turn.usage.prompt_tokens)
+    metrics.tokens.labels(kind="completion").inc(turn.usage.completion_tokens)
+
+
+def _output(turn: Turn) -> tuple[list[str], list[str]]:
+    """What the model wrote in a turn, and what of it is not shown."""
+    called = [text for call in turn.calls for text in (call.name, call.arguments)]
+    return [turn.text, turn.refusal, *called], [turn.hidden]
+
+
+def _most_calls(run: Run, request: Json) -> int:
+    """How many functions the model may call in one turn: none that it was not offered, whatever it does."""
+    if "tools" not in request:
+        return 0
+    return MOST_CALLS if run.parallel_tool_calls else 1

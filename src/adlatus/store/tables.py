@@ -237,6 +237,7 @@ runs = Table(
         "seq",
         postgresql_where=text("status IN ('queued', 'in_progress', 'cancelling')"),
     ),
+    Index("ix_runs_unfinished", "expires_at", postgresql_where=text(f"status NOT IN ({_listed(ENDED)})")),
 )
 
 run_steps = Table(

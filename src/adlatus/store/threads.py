@@ -95,6 +95,17 @@ async def refuse_while_active(tx: Transaction, thread_id: str) -> None:
         raise InvalidRequest(f"Can't add messages to {thread_id} while a run {run_id} is active.")
 
 
+async def remove_message(tx: Transaction, project_id: str, thread_id: str, message_id: str) -> None:
+    """Delete a message. Raises `NotFound`, and `InvalidRequest` while a run is writing it."""
+    scope = {"project_id": project_id, "thread_id": thread_id}
+    row = await rows.get_locked(tx, messages, "message", message_id, **scope)
+    if row["status"] == MessageStatus.IN_PROGRESS:
+        raise InvalidRequest(
+            f"Can't delete {message_id} while a run {row['run_id']} is writing it. Cancel the run first."
+        )
+    await rows.remove(tx, messages, "message", message_id, **scope)
+
+
 async def add_messages(
     tx: Transaction, project_id: str, thread_id: str, requests: Sequence[CreateMessageRequest]
 ) -> list[Row]:

@@ -202,6 +202,24 @@ class Usage(WireObject):
     prompt_token_details: CachedTokens = CachedTokens()
     completion_tokens_details: ReasoningTokens = ReasoningTokens()
 
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            total_tokens=self.total_tokens + other.total_tokens,
+            prompt_token_details=CachedTokens(
+                cached_tokens=self.prompt_token_details.cached_tokens + other.prompt_token_details.cached_tokens
+            ),
+            completion_tokens_details=ReasoningTokens(
+                reasoning_tokens=self.completion_tokens_details.reasoning_tokens
+                + other.completion_tokens_details.reasoning_tokens
+            ),
+        )
+
+
+NOTHING_USED = Usage(prompt_tokens=0, completion_tokens=0, total_tokens=0)
+"""What is told where no token was used, or none is known of: never null after the end. *Source*: field reports."""
+
 
 class LastError(WireObject):
     code: Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]

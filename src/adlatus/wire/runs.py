@@ -86,6 +86,18 @@ class ModifyRunRequest(RequestModel):
     metadata: Metadata | None = None
 
 
+class ToolOutput(RequestModel):
+    """An output that is left out is empty. *Source*: the schema requires neither field, the original the id."""
+
+    tool_call_id: str
+    output: str | None = None
+
+
+class SubmitToolOutputsRequest(RequestModel):
+    tool_outputs: Annotated[list[ToolOutput], Field(max_length=1000)]
+    stream: bool | None = None
+
+
 class RunIncompleteDetails(WireObject):
     reason: Literal["max_completion_tokens", "max_prompt_tokens", "content_filter"]
 
@@ -120,3 +132,20 @@ class Run(WireObject):
     response_format: str | Json
     tool_choice: str | Json
     parallel_tool_calls: bool
+
+
+def submit_tool_outputs(calls: list[Json]) -> Json:
+    """The `required_action` of a run whose client has to carry out the function calls of a step."""
+    shown = [
+        {"id": call["id"], "type": "function", "function": {name: call["function"][name] for name in _SHOWN}}
+        for call in calls
+    ]
+    return {"type": "submit_tool_outputs", "submit_tool_outputs": {"tool_calls": shown}}
+
+
+_SHOWN = ("name", "arguments")
+
+
+def waiting_calls(required_action: Json) -> list[str]:
+    """The ids of the calls that a client has to carry out."""
+    return [call["id"] for call in required_action["submit_tool_outputs"]["tool_calls"]]

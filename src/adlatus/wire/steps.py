@@ -1,7 +1,8 @@
 """Run steps: statuses and object."""
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal, Self
 
 from adlatus.wire.common import Json, LastError, Usage, WireObject
 
@@ -20,7 +21,10 @@ class StepStatus(StrEnum):
 
 
 class RunStep(WireObject):
-    """The recorded wire has `expires_at`, the schema `expired_at` and `metadata` instead: all are sent."""
+    """The recorded wire has `expires_at`, the schema `expired_at` and `metadata` instead: all are sent.
+
+    What a step used is told once it has ended. *Source*: schema.
+    """
 
     id: str
     object: Literal["thread.run.step"] = "thread.run.step"
@@ -40,6 +44,12 @@ class RunStep(WireObject):
     usage: Usage | None
     metadata: dict[str, str]
 
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """The step of a row, which knows what a step has used while it still waits for outputs."""
+        waits = row["status"] == StepStatus.IN_PROGRESS
+        return super().of({**row, "usage": None} if waits else row)
+
     def retrieved(self) -> "RunStep":
         """The step as REST shows it: without an expiry once it has ended; streams keep it. *Source*: recorded steps."""
         return self if self.status is StepStatus.IN_PROGRESS else self.model_copy(update={"expires_at": None})
@@ -53,3 +63,26 @@ def of_step(error: LastError) -> LastError:
 def message_creation(message_id: str) -> Json:
     """The details of a step that writes a message."""
     return {"type": "message_creation", "message_creation": {"message_id": message_id}}
+
+
+def tool_calls(calls: list[Json]) -> Json:
+    """The details of a step that calls tools."""
+    return {"type": "tool_calls", "tool_calls": calls}
+
+
+def function_call(call_id: str, name: str, arguments: str, output: str | None = None) -> Json:
+    """A call of a function in a step's details. Its output is null until it is submitted."""
+    return {
+        "id": call_id,
+        "type": "function",
+        "function": {"name": name, "arguments": arguments, "output": output},
+    }
+
+
+def outputs_in(details: Json, outputs: Mapping[str, str]) -> Json:
+    """The details of a step with the outputs of its function calls by their ids."""
+    calls = [
+        {**call, "function": {**call["function"], "output": outputs[call["id"]]}} if call["id"] in outputs else call
+        for call in details["tool_calls"]
+    ]
+    return tool_calls(calls)

@@ -1,0 +1,47 @@
+"""Runs that nobody executes expire in time too: those that wait for their client above all.
+
+Any process may do this, several at once; it needs nothing but the database. A run that is executed expires by the
+hand of its executor.
+"""
+
+import asyncio
+
+import structlog
+
+from adlatus.errors import Unavailable
+from adlatus.runs import journal
+from adlatus.runs.endings import CANCELLED, EXPIRED
+from adlatus.store import runs as statements
+from adlatus.store.db import Database
+from adlatus.store.events import EventLog
+from adlatus.wire.runs import RunStatus
+
+log = structlog.get_logger(__name__)
+
+PACE_S = 1.0
+BATCH = 100
+
+
+async def expire_forever(database: Database, events: EventLog) -> None:
+    """Look for overdue runs every second, until cancelled. An outage of the database is waited out."""
+    while True:
+        try:
+            while await expire(database, events) == BATCH:
+                pass
+        except Unavailable:
+            log.warning("no run expires: the database does not answer")
+        await asyncio.sleep(PACE_S)
+
+
+async def expire(database: Database, events: EventLog) -> int:
+    """End the overdue runs that nobody executes, `BATCH` at most. Returns how many there were."""
+    told = []
+    async with database.transaction() as tx:
+        for run in await tx.fetch(statements.OVERDUE, row_limit=BATCH):
+            ending = CANCELLED if run["status"] == RunStatus.CANCELLING else EXPIRED
+            ended, frames = await journal.end_unexecuted(tx, run["id"], ending)
+            told.append((run["id"], ended["attempt"], frames))
+    for run_id, attempt, frames in told:
+        events.append(run_id, attempt, frames)
+        log.info("run expired", run_id=run_id)
+    return len(told)
