@@ -305,6 +305,54 @@ def test_an_old_end_does_not_pass_for_the_one_that_is_missing(loop: Loop, url: s
         assert time.monotonic() - begun > 0.9, "it might have been written any moment"
 
 
+NOW = {"type": "function", "function": {"name": "now"}}
+CALLING = "[[say: A moment.]] [[call: now {}]]"
+
+
+def test_a_run_that_calls_functions_is_followed_over_its_pause_by_any_process(loop: Loop, url: str) -> None:
+    settings = Settings(database_url=url)
+    with (
+        serving(loop, settings, executor=False) as front,
+        serving(loop, settings) as executor,
+        serving(loop, settings, executor=False) as third,
+        client_of(front) as http,
+        client_of(third) as other,
+        client_of(executor) as own,
+    ):
+        talk = converse(http, CALLING, tools=[NOW])
+        readers = [talk, *(Conversation(client, "", talk.thread_id) for client in (other, own))]
+        run_id, first = whole(talk)
+        assert transcript(events_of(first))[-2:] == ["thread.run.requires_action requires_action", DONE]
+        done = number_of(split(first)[-1])
+        waiting = [Event("thread.run.requires_action", talk.run(run_id)), Event("done", "[DONE]")]
+        written(front, run_id)
+        assert [events_of(back(reader, run_id, after=done)) for reader in readers] == [waiting] * 3
+        [call] = talk.run(run_id)["required_action"]["submit_tool_outputs"]["tool_calls"]
+        sent(talk.submit(run_id, [{"tool_call_id": call["id"], "output": "noon"}]))
+        rests = [back(reader, run_id, after=done) for reader in readers]
+        assert rests == rests[:1] * 3
+        heard = transcript(events_of(rests[0]))
+        assert heard[:2] == ["thread.run.step.completed completed", "thread.run.queued queued"]
+        assert heard[-4:] == [*COMPLETED, DONE]
+        for position, frame in enumerate(split(rests[0])[:-1], start=1):
+            assert back(readers[1], run_id, after=number_of(frame)) == b"".join(split(rests[0])[position:])
+
+
+def test_where_the_events_of_a_waiting_run_are_gone_its_objects_come_in_their_place(loop: Loop, url: str) -> None:
+    with serving(loop, Settings(database_url=url)) as server, client_of(server) as http:
+        talk = converse(http, CALLING, tools=[NOW])
+        run_id, _ = whole(talk)
+        written(server, run_id)
+        look(server, "TRUNCATE run_events")
+        assert transcript(events_of(back(talk, run_id))) == [
+            "thread.message.completed completed",
+            "thread.run.step.completed completed",
+            "thread.run.step.in_progress in_progress",
+            "thread.run.requires_action requires_action",
+            DONE,
+        ]
+
+
 # --- Where events are missing
 
 
