@@ -7,6 +7,7 @@ HANDED_ON = {("POST", path) for path in PATHS}
 
 EXTENSIONS = {
     ("GET", "/threads"): "lists threads, which the original showed in its dashboard only",
+    ("GET", f"{RUN}/events"): "follows a run's stream from any of its events on, for clients that were cut off",
     ("POST", "/completions"): "handed on to the model's endpoint",
     ("POST", "/moderations"): "handed on to the model's endpoint",
     ("POST", "/responses"): "handed on to the model's endpoint",

@@ -42,6 +42,7 @@ TYPES: dict[Operation, Any] = {
     ("POST", RUN): Run,
     ("POST", f"{RUN}/cancel"): Run,
     ("POST", f"{RUN}/submit_tool_outputs"): Run,
+    ("GET", f"{RUN}/events"): AssistantStreamEvent,
     ("GET", f"{RUN}/steps"): SyncCursorPage[RunStep],
     ("GET", f"{RUN}/steps/{{step_id}}"): RunStep,
     ("GET", "/models"): SyncPage[Model],

@@ -89,6 +89,13 @@ class Tour:
                     cancel = False
         self.answers.append(Answer(("POST", path), response.status_code, events=tuple(events_of(text))))
 
+    def _follow(self, **ids: str) -> None:
+        """Come back to the stream of a run that has ended, to its beginning."""
+        response = self.http.get(f"{RUN}/events".format(**ids).removeprefix("/"))
+        self.answers.append(
+            Answer(("GET", f"{RUN}/events"), response.status_code, events=tuple(events_of(response.text)))
+        )
+
     def _ended(self, run: Json) -> Json:
         ids = {"thread_id": run["thread_id"], "run_id": run["id"]}
         give_up_at = time.monotonic() + DEADLINE_S
@@ -172,6 +179,7 @@ class Tour:
         [step] = self._ask("GET", f"{RUN}/steps", **ids)["data"]
         self._ask("GET", f"{RUN}/steps/{{step_id}}", **ids, step_id=step["id"])
         self._ask("GET", MESSAGES, query=f"?run_id={run['id']}", thread_id=thread)
+        self._follow(**ids)
         functions = [{"type": "function", "function": {"name": f"f{number}"}} for number in range(128)]
         self._ended(self._ask("POST", RUNS, one | {"tools": functions}, thread_id=thread))
         choice = {"type": "code_interpreter"}
