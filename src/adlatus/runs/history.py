@@ -159,15 +159,13 @@ class _End:
     run: Run
     order: statements.Order
     ended: bool = False
-    _cursor: Row | None = None
+    _cursor: tuple[int, int] | None = None
     _held: list[Row] = field(default_factory=list)
 
     async def more(self, wanted: int) -> list[Block]:
         """The next blocks in the order of reading: about as many messages as wanted. Runs are never cut."""
         size = next((size for size in statements.PAGE_SIZES if size >= wanted), statements.PAGE_SIZES[-1])
-        created_at, seq = (
-            (self._cursor["created_at"], self._cursor["seq"]) if self._cursor else statements.START[self.order]
-        )
+        created_at, seq = self._cursor or statements.START[self.order]
         page = await self.connection.fetch(
             statements.page(self.order, size),
             the_thread=self.run.thread_id,
@@ -176,7 +174,8 @@ class _End:
             from_seq=seq,
         )
         self.ended = not page or len(page) == page[0]["found"] < size
-        self._cursor = page[-1] if page else self._cursor
+        if page:
+            self._cursor = (page[-1]["created_at"], page[-1]["seq"])
         rows = self._held + page
         self._held = [] if self.ended else _of_last_run(rows)
         return list(self._blocks(rows[: len(rows) - len(self._held)]))
