@@ -518,6 +518,10 @@ NO_ID = [
 ]
 
 
+BODIES = {"submit_tool_outputs": {"tool_outputs": []}}
+"""What must be sent along, by the end of the path."""
+
+
 @pytest.mark.parametrize(("method", "path", "param", "prefix", "noun"), NO_ID)
 def test_ids_of_the_wrong_kind_are_told_from_ids_of_nothing(
     http: httpx.Client, method: str, path: str, param: str, prefix: str, noun: str
@@ -527,7 +531,7 @@ def test_ids_of_the_wrong_kind_are_told_from_ids_of_nothing(
         message = f"Invalid '{param}': '{wrong}'. Expected an ID that begins with '{prefix}'."
         assert (response.status_code, response.json()) == (400, error(message, param, "invalid_value"))
     for nothing in (f"{prefix}_nothing", f"{prefix}_é'\"<>", f"{prefix}_{'x' * 3000}"):
-        response = http.request(method, path.format(nothing))
+        response = http.request(method, path.format(nothing), json=BODIES.get(path.rpartition("/")[2]))
         message = f"No {noun} found with id '{nothing}'."
         assert (response.status_code, response.json()) == (404, error(message))
 

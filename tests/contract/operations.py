@@ -1,6 +1,7 @@
 """Where every operation stands: of OpenAI's schema, and of what the server offers beyond it."""
 
 from adlatus.api.relay import PATHS
+from tests.contract.tour import RUN
 
 HANDED_ON = {("POST", path) for path in PATHS}
 """Answered by model endpoints, in their own words."""
