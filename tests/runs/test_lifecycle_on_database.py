@@ -435,7 +435,8 @@ def test_a_half_written_message_of_a_dead_executor_is_taken_back_and_asked_for_a
 ) -> None:
     with run_after_deaths(loop, database, ("The wh", "ole")) as (events, talk):
         assert transcript(events) == [
-            OPENING[2],
+            "thread.created",
+            *OPENING,
             *speaking("The whole"),
             "thread.message.incomplete incomplete",
             "thread.run.step.cancelled cancelled",
@@ -458,7 +459,8 @@ def test_a_half_written_message_of_a_dead_executor_is_taken_back_and_asked_for_a
 def test_a_run_whose_executor_died_before_the_first_token_is_just_executed(loop: Loop, database: Database) -> None:
     with run_after_deaths(loop, database, ()) as (events, talk):
         assert transcript(events) == [
-            OPENING[2],
+            "thread.created",
+            *OPENING,
             *speaking("The whole answer."),
             "thread.message.completed completed",
             "thread.run.step.completed completed",

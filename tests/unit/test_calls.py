@@ -223,6 +223,31 @@ def test_a_function_call_beside_tool_calls_is_the_same_call() -> None:
     assert _calls([_message(tool_calls=[_entry(0, "a", **function)], function_call=function)]) == [("weather", BERLIN)]
 
 
+def test_a_call_goes_on_where_indexes_come_but_once() -> None:
+    entries = (
+        _entry(0, "a", "weather", '{"city":'),
+        _entry(1, "b", "time", "{"),
+        _entry(id="a", arguments='"Berlin"}'),
+        _entry(id="b", arguments="}"),
+    )
+    assert _calls(_each(*entries)) == [("weather", BERLIN), ("time", "{}")]
+
+
+@pytest.mark.parametrize("piece", ["[1]", "1", "{"])
+def test_a_named_piece_that_is_no_object_goes_on_with_the_call(piece: str) -> None:
+    assert _calls(_each(_entry(0, "", "f", "{}"), _entry(0, "", "f", piece))) == [("f", "{}" + piece)]
+
+
+def test_a_piece_that_is_an_object_is_the_first_of_a_call_without_arguments() -> None:
+    assert _calls(_each(_entry(0, "", "f", ""), _entry(0, "", "f", "{}"))) == [("f", "{}")]
+
+
+@pytest.mark.parametrize("odd", [[0], {}, "0", 0.0, True])
+def test_an_odd_index_is_none(odd: object) -> None:
+    entries = [{"index": odd, "function": {"name": "f", "arguments": "{"}}, {"index": odd, "function": {"name": "f"}}]
+    assert _calls(_each(*entries)) == [("f", "{"), ("f", "")]
+
+
 # --- Ids
 
 

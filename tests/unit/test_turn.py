@@ -253,6 +253,13 @@ def test_odd_chunks_are_passed_over(odd: Json) -> None:
     assert (turn.content, turn.calls, turn.hidden, turn.finish_reason, turn.usage) == ([], [], "", None, None)
 
 
+def test_an_odd_end_does_not_undo_a_known_one() -> None:
+    turn = Turn()
+    turn.fold([_chunk(None, "length"), *ANSWER[-1:], _chunk(None, ["stop"], usage={"prompt_tokens": "many"})])
+    assert turn.finish_reason == "length"
+    assert turn.usage is not None
+
+
 def test_details_that_are_not_numbers_count_as_none() -> None:
     turn = Turn()
     turn.fold([{"usage": {"prompt_tokens": 1, "completion_tokens": 2, "prompt_tokens_details": None}}])

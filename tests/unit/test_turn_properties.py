@@ -1,5 +1,6 @@
 """What holds of the fold of a model's chunks whatever the model and its server do."""
 
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -44,7 +45,10 @@ def _each_named_once(answer: list[Said]) -> list[Said]:
     return kept
 
 
-_answers = st.lists(_said, max_size=12).map(_each_named_once)
+_thoughts = st.builds(
+    "{}<think>{}</think>{}".format, st.sampled_from(["", "\n"]), st.sampled_from(["", "Hm", "<</thi"]), _texts
+).map(lambda text: [("content", 0, text)])
+_answers = st.builds(operator.add, st.just([]) | _thoughts, st.lists(_said, max_size=12)).map(_each_named_once)
 _CUT = ("content", "refusal", "reasoning", "arguments")
 
 
