@@ -137,7 +137,8 @@ def test_a_run_ends_as_the_manner_means_it(met: Met, scenario: Scenario) -> None
     said = [scenario.text or "", *(word for call in scenario.calls for word in call)]
     assert run["usage"] == used(scenario, *([(asked[-1], said)] if any(said) or scenario.hidden else []))
     called = [step for step in steps if step["type"] == "tool_calls"]
-    assert [step["status"] for step in called] == (["cancelled"] if scenario.calls else [])
+    ended = {"incomplete": "cancelled", "failed": "failed"}
+    assert [step["status"] for step in called] == ([ended[scenario.status]] if scenario.calls else [])
     assert [_call(call) for step in called for call in step["step_details"]["tool_calls"]] == list(scenario.calls)
 
 

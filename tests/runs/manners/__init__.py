@@ -73,7 +73,7 @@ class Scenario:
     `omits` what the last of them is without.
 
     `calls` are the functions that the model calls, as names and arguments, once it has `said` something. If the run is
-    to complete it waits for their outputs, and the last answer follows them. `ids` are those of the calls where they
+    to complete, it waits for their outputs, and the last answer follows them. `ids` are those of the calls where they
     are the server's own. `asks` is what the run is created with beside the functions.
     """
 
@@ -124,10 +124,16 @@ def body(content: bytes | dict[str, Any], status: int = 200, headers: Headers | 
 
 
 def refused(
-    name: str, answer: Answer, *says: str, code: str = "server_error", text: str | None = None, usage: Usage = None
+    name: str,
+    answer: Answer,
+    *says: str,
+    code: str = "server_error",
+    text: str | None = None,
+    usage: Usage = None,
+    calls: tuple[tuple[str, str], ...] = (),
 ) -> Scenario:
-    """A run that fails with what the server answered, after one request. `text` is what it said till then."""
-    return Scenario(name, (answer,), text, usage, status="failed", code=code, says=says)
+    """A run that fails with what the server answered, after one request. `text` and `calls` came till then."""
+    return Scenario(name, (answer,), text, usage, status="failed", code=code, says=says, calls=calls)
 
 
 def calling(

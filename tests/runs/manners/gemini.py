@@ -98,6 +98,18 @@ GEMINI = Manner(
             said="Let me see.",
             ids=("jm4owj31",),
         ),
+        calling(
+            "says-and-calls-at-once",
+            stream(
+                _chunk(b'"content":"Let me see.",' + _calls(_call("Berlin", b'"id":"jm4owj31",')), _STOP),
+                DONE,
+            ),
+            _WHOLE,
+            BERLIN,
+            usage=_USED,
+            said="Let me see.",
+            ids=("jm4owj31",),
+        ),
         Scenario(
             "limits",
             (

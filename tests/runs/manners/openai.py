@@ -291,5 +291,15 @@ OPENAI = Manner(
             "reported an error: The server had an error",
             text="Grüße, Jane!",
         ),
+        refused(
+            "fails-in-a-call",
+            stream(
+                *_WEATHER,
+                b'data: {"error":{"message":"The server had an error while processing your request. Sorry about that!",'
+                b'"type":"server_error","param":null,"code":null}}\n\n',
+            ),
+            "reported an error: The server had an error",
+            calls=(("weather", '{"city": "Ber'),),
+        ),
     ),
 )

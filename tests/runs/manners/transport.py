@@ -18,6 +18,8 @@ _STREAM = (
     + b'data: {"choices":[],"usage":{"prompt_tokens":19,"completion_tokens":10,"total_tokens":29}}\n\n'
     + DONE
 )
+_COUNT = b',"usage":{"prompt_tokens":19,"completion_tokens":10,"total_tokens":29}'
+_UNCOUNTED = stream(_STREAM.replace(_COUNT, b""))
 _USED = (19, 10, 0, 0)
 _COMPLETION = (
     '{"id":"chatcmpl-1","object":"chat.completion","created":1761900000,"model":"m","choices":[{"index":0,"message":'
@@ -84,8 +86,25 @@ TRANSPORT = Manner(
                 + _chunk(b"{}", b'"function_call"')
                 + DONE
             ),
-            stream(_STREAM.replace(b',"usage":{"prompt_tokens":19,"completion_tokens":10,"total_tokens":29}', b"")),
+            _UNCOUNTED,
             BERLIN,
+        ),
+        Scenario("gpt-4o-mini", (_UNCOUNTED,)),  # a model whose tokens are known
+        calling("gpt-4.1", stream(_CALL.replace(_COUNT, b"")), _UNCOUNTED, KOELN, ids=("call_1",)),
+        calling(
+            "whole-with-calls",
+            body(
+                r'{"object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"Let me '
+                r'see.","reasoning_content":"Hm.","tool_calls":[{"id":"call_1","type":"function","function":{"name":'
+                r'"weather","arguments":"{\"city\": \"Berlin\"}"}},{"id":"call_2","type":"function","function":{"name":'
+                r'"weather","arguments":"{\"city\": \"Köln\"}"}}]},"finish_reason":"tool_calls"}]}'.encode()
+            ),
+            _UNCOUNTED,
+            BERLIN,
+            KOELN,
+            said="Let me see.",
+            ids=("call_1", "call_2"),
+            hidden="Hm.",
         ),
         Scenario("labelled-as-json", (stream(_STREAM, headers={"content-type": "application/json"}),), usage=_USED),
         Scenario("no-last-line-break", (stream(_STREAM.removesuffix(b"\n\n")),), usage=_USED),

@@ -138,6 +138,7 @@ VLLM = Manner(
             _answer(_said("<think>\nHm</"), _chunk(b'{"content":""}', b'"length"'), _USAGE),
             usage=_USED,
         ),
+        Scenario("thinks-and-says-nothing", (_answer(_reasoned(_THOUGHT), _END),), text="", hidden=_THOUGHT),
         Scenario("says-nothing", (_answer(_END, _USAGE),), text="", usage=_USED),
         calling("calls", _answer(*_WEATHER, _CALLED), _WHOLE_UNCOUNTED, BERLIN, ids=_IDS[:1]),
         calling(
@@ -165,6 +166,14 @@ VLLM = Manner(
             BERLIN,
             ids=_IDS[:1],
             hidden="\n" + _THOUGHT,
+        ),
+        calling(
+            "thinks-without-an-end-and-calls",
+            _answer(_said("<think>\nHm. "), *_WEATHER, _CALLED),
+            _WHOLE_UNCOUNTED,
+            BERLIN,
+            ids=_IDS[:1],
+            hidden="\nHm. ",
         ),
         calling(
             "says-and-calls",
