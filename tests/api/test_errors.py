@@ -518,7 +518,7 @@ NO_ID = [
 ]
 
 
-BODIES = {"submit_tool_outputs": {"tool_outputs": []}}
+BODIES: dict[str, Any] = {"submit_tool_outputs": {"tool_outputs": []}}
 """What must be sent along, by the end of the path."""
 
 
