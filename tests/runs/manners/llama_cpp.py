@@ -139,6 +139,23 @@ LLAMA_CPP = Manner(
             for name, call_id in (("an-empty", b'"id":"",'), ("no", b""))
         ),
         calling(
+            "mumbles-after-its-call",
+            stream(
+                _ROLE,
+                _WITH_ID,
+                *_argued(0, "Berlin"),
+                _chunk(rb'{"content":"\n\nI have "}'),
+                _chunk(b'{"content":"called it."}'),
+                _CALLED,
+                _USAGE,
+                DONE,
+            ),
+            _WHOLE,
+            BERLIN,
+            usage=_USED,
+            ids=(_ID,),
+        ),
+        calling(
             "repeats-names",  # as builds of May 2025 do, which have the id in the wrong place
             stream(
                 _ROLE,
