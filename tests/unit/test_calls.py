@@ -155,6 +155,34 @@ def test_vllm_may_repeat_id_and_name_with_every_piece(repeated: dict[str, str]) 
     ]
 
 
+@pytest.mark.parametrize("name", [None, "weather"])
+def test_old_vllm_gives_every_piece_an_id_of_its_own(name: str | None) -> None:
+    entries = (
+        _entry(0, "a1", "weather", '{"city":' if name else None),
+        *([] if name else [_entry(0, "a2", None, '{"city":')]),
+        _entry(0, "a3", name, '"Berlin"'),
+        _entry(0, "a4", name, "}"),
+        _entry(1, "b1", "weather", '{"city":"Paris'),
+        _entry(1, "b2", name, '"}'),
+    )
+    pieces, turn = _folded(_each(*entries))
+    assert [(call.id, call.arguments) for call in turn.calls] == [("a1", BERLIN), ("b1", PARIS)]
+    assert pieces[0] == Called(0, "a1", "weather")
+
+
+def test_calls_may_share_an_index_and_still_come_in_pieces() -> None:
+    """Each begins with its id and its name and nothing else."""
+    entries = (
+        _entry(0, "a", "weather", ""),
+        _entry(0, "", None, '{"city":'),
+        _entry(0, "", None, '"Berlin"}'),
+        _entry(0, "b", "weather", ""),
+        _entry(0, "", None, PARIS),
+        _entry(0, "c", "time", "{}"),
+    )
+    assert _calls(_each(*entries)) == [("weather", BERLIN), ("weather", PARIS), ("time", "{}")]
+
+
 def test_without_an_index_the_id_tells_the_call() -> None:
     entries = (
         _entry(id="a", name="weather"),
