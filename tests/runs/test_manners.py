@@ -170,9 +170,14 @@ def test_a_run_calls_as_the_manner_means_it(met: Met, scenario: Scenario) -> Non
     assert asked[0]["messages"] == [HELLO]
     assert asked[1]["messages"] == [
         HELLO,
-        {"role": "assistant", "content": scenario.said, "tool_calls": as_servers_take_them(calls)},
+        {
+            "role": "assistant",
+            "content": scenario.said,
+            "tool_calls": [{**call, **scenario.notes} for call in as_servers_take_them(calls)],
+        },
         *({"role": "tool", "tool_call_id": call_id, "content": call_id} for call_id in ids),
     ]
+    assert not any(note in str(steps) for note in scenario.notes)
     assert run["usage"] == used(scenario, (asked[0], said), (asked[1], [scenario.text or ""]))
     assert asked[1]["max_completion_tokens"] == 300 - sum(step["usage"]["completion_tokens"] for step in steps[:-1])
 

@@ -82,8 +82,13 @@ def of_image(detail: object) -> int:
 
 
 def of_schemas(schemas: object) -> Weight:
-    """What the descriptions of tools or of an answer's format take: their JSON, if there are any."""
+    """What descriptions take, such as those of tools: their JSON, if there are any."""
     return Weight([orjson.dumps(schemas).decode()]) if schemas else Weight()
+
+
+def of_format(response_format: object) -> Weight:
+    """What the schema of an answer takes, if there is one."""
+    return of_schemas(response_format.get("json_schema")) if isinstance(response_format, dict) else Weight()
 
 
 def counted(model: str, request: Json, said: Sequence[str], hidden: Sequence[str] = ()) -> Usage:
@@ -94,7 +99,7 @@ def counted(model: str, request: Json, said: Sequence[str], hidden: Sequence[str
     """
     counter = tokens.counter(model)
     prompt = sum(_of_chat(message).count(counter) for message in request["messages"])
-    prompt += of_schemas(request.get("tools")).count(counter)
+    prompt += of_schemas(request.get("tools")).count(counter) + of_format(request.get("response_format")).count(counter)
     reasoning = Weight([*hidden]).count(counter)
     completion = Weight([*said]).count(counter) + reasoning
     return Usage(

@@ -13,6 +13,8 @@ from adlatus.wire.common import Json
 LONGEST_NAME = 256
 """Characters of a function's name that are kept. None that was offered is longer than 64."""
 
+LONGEST_EXTRA_BYTES = 2**16
+
 _FIT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _OLD = -1
 """The index of the one call of an answer that has it in `function_call`."""
@@ -42,6 +44,8 @@ class Call:
     id: str
     name: str
     pieces: list[str] = field(default_factory=list)
+    extra: Json | None = None
+    """`extra_content`, which Gemini wants back with the call in the next turn: its signature of what it thought."""
 
     @property
     def arguments(self) -> str:
@@ -57,6 +61,7 @@ class _Entry:
     id: str
     name: str
     arguments: str
+    extra: Json | None = None
 
 
 @dataclass(slots=True)
@@ -109,6 +114,7 @@ class Calls:
             self._by_id[entry.index, entry.id] = self._by_id[None, entry.id] = heard
         if entry.arguments:
             heard.call.pieces.append(entry.arguments)
+        heard.call.extra = entry.extra or heard.call.extra
         if not heard.call.name and entry.name:
             return self._begin(heard, entry.name)
         return [Argued(heard.index, entry.arguments)] if heard.index is not None and entry.arguments else []
@@ -141,16 +147,32 @@ def _entries(delta: Json) -> Iterable[_Entry]:
         for entry in entries:
             if isinstance(entry, dict):
                 index = entry.get("index")
-                yield _entry(index if type(index) is int else None, entry.get("id"), entry.get("function"))
+                place, extra = index if type(index) is int else None, _extra(entry.get("extra_content"))
+                yield _entry(place, entry.get("id"), entry.get("function"), extra)
     elif isinstance(old, dict):
         yield _entry(_OLD, None, old)
 
 
-def _entry(index: int | None, call_id: Any, function: Any) -> _Entry:
+def _entry(index: int | None, call_id: Any, function: Any, extra: Json | None = None) -> _Entry:
     function = function if isinstance(function, dict) else {}
     return _Entry(
-        index, text_of(call_id), text_of(function.get("name"))[:LONGEST_NAME], _arguments(function.get("arguments"))
+        index,
+        text_of(call_id),
+        text_of(function.get("name"))[:LONGEST_NAME],
+        _arguments(function.get("arguments")),
+        extra,
     )
+
+
+def _extra(value: Any) -> Json | None:
+    """What is kept of it: an object as the database can keep it, and no longer than a signature may be."""
+    if not isinstance(value, dict):
+        return None
+    try:
+        written = orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        return None
+    return value if len(written) <= LONGEST_EXTRA_BYTES and b"\\u0000" not in written else None
 
 
 def _arguments(value: Any) -> str:

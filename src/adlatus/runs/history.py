@@ -39,7 +39,7 @@ async def read(connection: Connection, run: Run, route: Route, left: Left, *, be
     """
     own = _blocks(await _own_exchange(connection, run.id)) if began else []
     fixed = [Weight([run.instructions], budget.PER_MESSAGE)] if run.instructions else []
-    fixed.append(budget.of_schemas(prompt.tools(run)))
+    fixed += [budget.of_schemas(prompt.tools(run)), budget.of_format(run.response_format)]
     reading = _Reading(
         newest=_End(connection, run, "newest first"),
         oldest=_End(connection, run, "oldest first"),

@@ -357,7 +357,7 @@ async def _end_open_parts(
 
 
 def _calls_of(turn: Turn) -> list[Json]:
-    return [function_call(call.id, call.name, call.arguments) for call in turn.calls]
+    return [function_call(call.id, call.name, call.arguments, call.extra) for call in turn.calls]
 
 
 def _sum(steps: Sequence[Row]) -> Usage:

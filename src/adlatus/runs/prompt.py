@@ -13,6 +13,7 @@ from adlatus.runs.budget import Left
 from adlatus.wire.common import Json
 from adlatus.wire.messages import Message
 from adlatus.wire.runs import Run
+from adlatus.wire.steps import EXTRA
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -90,7 +91,7 @@ def build(run: Run, items: Sequence[Item], route: Route, left: Left, fetched: Ma
     and some refuse the parameter. Raises `RefusedImage`.
     """
     chat: list[Json] = [{"role": "system", "content": run.instructions}] if run.instructions else []
-    chat += _conversation(items, route, fetched)
+    chat += _conversation(run.id, items, route, fetched)
     if not chat:  # an empty thread may be run, but no endpoint takes an empty list
         chat = [{"role": "user", "content": ""}]
     request: Json = {"model": run.model, "messages": chat}
@@ -141,14 +142,14 @@ def _forces_a_function(choice: str | Json) -> bool:
     return choice["type"] == "function" if isinstance(choice, dict) else choice == "required"
 
 
-def _conversation(items: Sequence[Item], route: Route, fetched: Mapping[str, str]) -> list[Json]:
+def _conversation(run_id: str, items: Sequence[Item], route: Route, fetched: Mapping[str, str]) -> list[Json]:
     chat: list[Json] = []
     for before, item in pairwise((None, *items)):
         if isinstance(item, Calls):
             said = _said_with(item, before)
             if said:
                 chat.pop()
-            chat += _called(item, said or None)
+            chat += _called(item, said or None, with_extras=item.run_id == run_id)
         elif item and (content := _content(item, route, fetched)):
             chat.append({"role": item.role, "content": content})
     return chat
@@ -159,12 +160,14 @@ def _said_with(calls: Calls, before: Item | None) -> str:
     return text(before.content) if isinstance(before, Message) and before.id == calls.message_id else ""
 
 
-def _called(item: Calls, said: str | None) -> list[Json]:
+def _called(item: Calls, said: str | None, *, with_extras: bool) -> list[Json]:
+    """The calls and what came of them. Extras are for the model that wrote them, which other runs may not have."""
     asked: list[Json] = []
     answered: list[Json] = []
     for call in item.calls:
         function = {"name": call["function"]["name"], "arguments": arguments(call["function"]["arguments"])}
-        asked.append({"id": call["id"], "type": "function", "function": function})
+        extra = {EXTRA: call[EXTRA]} if with_extras and EXTRA in call else {}
+        asked.append({"id": call["id"], "type": "function", "function": function, **extra})
         answered.append({"role": "tool", "tool_call_id": call["id"], "content": call["function"]["output"]})
     return [{"role": "assistant", "content": said, "tool_calls": asked}, *answered]
 

@@ -10,6 +10,10 @@ Included = Literal["step_details.tool_calls[*].file_search.results[*].content"]
 """What may be asked for beyond the object itself. *Source*: schema."""
 
 
+EXTRA = "extra_content"
+"""Under this name a model's own notes on a call are kept with it, for the model alone."""
+
+
 class StepStatus(StrEnum):
     """A step is born in progress and ends with its part of the run, or with the run itself."""
 
@@ -46,9 +50,14 @@ class RunStep(WireObject):
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
-        """The step of a row, which knows what a step has used while it still waits for outputs."""
-        waits = row["status"] == StepStatus.IN_PROGRESS
-        return super().of({**row, "usage": None} if waits else row)
+        """The step of a row, which has more than is shown: usage while it waits for outputs, and extras of calls."""
+        shown = dict(row)
+        if row["status"] == StepStatus.IN_PROGRESS:
+            shown["usage"] = None
+        if any(EXTRA in call for call in row["step_details"].get("tool_calls", ())):
+            calls = [{name: call[name] for name in call if name != EXTRA} for call in row["step_details"]["tool_calls"]]
+            shown["step_details"] = tool_calls(calls)
+        return super().of(shown)
 
     def retrieved(self) -> "RunStep":
         """The step as REST shows it: without an expiry once it has ended; streams keep it. *Source*: recorded steps."""
@@ -70,13 +79,10 @@ def tool_calls(calls: list[Json]) -> Json:
     return {"type": "tool_calls", "tool_calls": calls}
 
 
-def function_call(call_id: str, name: str, arguments: str, output: str | None = None) -> Json:
-    """A call of a function in a step's details. Its output is null until it is submitted."""
-    return {
-        "id": call_id,
-        "type": "function",
-        "function": {"name": name, "arguments": arguments, "output": output},
-    }
+def function_call(call_id: str, name: str, arguments: str, extra: Json | None = None) -> Json:
+    """A call of a function in a step's details. Its output is null until it is submitted; its `extra` is not shown."""
+    call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments, "output": None}}
+    return call | {EXTRA: extra} if extra else call
 
 
 def outputs_in(details: Json, outputs: Mapping[str, str]) -> Json:

@@ -74,7 +74,8 @@ class Scenario:
 
     `calls` are the functions that the model calls, as names and arguments, once it has `said` something. If the run is
     to complete, it waits for their outputs, and the last answer follows them. `ids` are those of the calls where they
-    are the server's own. `asks` is what the run is created with beside the functions.
+    are the server's own, `notes` what the server wants back with each call. `asks` is what the run is created with
+    beside the functions.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Scenario:
     said: str | None = None
     calls: tuple[tuple[str, str], ...] = ()
     ids: tuple[str, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
     asks: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -146,10 +148,20 @@ def calling(
     ids: tuple[str, ...] = (),
     hidden: str = "",
     asks: Mapping[str, Any] | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> Scenario:
     """A run whose model calls functions in its first answer, and then says `TEXT`."""
     return Scenario(
-        name, (answer, then), usage=usage, heard=2, said=said, calls=calls, ids=ids, hidden=hidden, asks=asks or {}
+        name,
+        (answer, then),
+        usage=usage,
+        heard=2,
+        said=said,
+        calls=calls,
+        ids=ids,
+        notes=notes or {},
+        hidden=hidden,
+        asks=asks or {},
     )
 
 

@@ -97,6 +97,7 @@ GEMINI = Manner(
             usage=_USED,
             said="Let me see.",
             ids=("jm4owj31",),
+            notes={"extra_content": {"google": {"thought_signature": "EjQKMgEMOdbHJChLX75QUCJj+/=="}}},
         ),
         calling(
             "says-and-calls-at-once",
