@@ -11,6 +11,7 @@ import pytest
 
 from adlatus.settings import Settings
 from tests.conftest import Loop, serving
+from tests.runs.functions import ENDED, OUTPUTS, QUEUED_AGAIN, TOOLS, WAITS, calculator, calls_of, function, message_of
 from tests.runs.transcripts import (
     DONE,
     OPENING,
@@ -28,47 +29,6 @@ from tests.runs.transcripts import (
 )
 
 Json = dict[str, Any]
-
-QUEUED_AGAIN = [
-    "thread.run.step.completed completed",
-    "thread.run.queued queued",
-    "thread.run.in_progress in_progress",
-]
-ENDED = [
-    "thread.message.completed completed",
-    "thread.run.step.completed completed",
-    "thread.run.completed completed",
-    DONE,
-]
-WAITS = ["thread.run.requires_action requires_action", DONE]
-OUTPUTS = {"add": "7", "multiply": "12"}
-
-
-def function(name: str, **definition: Any) -> Json:
-    return {"type": "function", "function": {"name": name, **definition}}
-
-
-TOOLS = [function("add"), function("multiply")]
-
-
-def calculator(http: httpx.Client, content: str, **assistant: Any) -> Conversation:
-    """A conversation with an assistant that may add and multiply."""
-    return converse(http, content, **{"tools": TOOLS, **assistant})
-
-
-def message_of(response: httpx.Response) -> str:
-    """What a refusal says."""
-    assert response.status_code == 400, response.text
-    error = response.json()["error"]
-    assert error == {"message": error["message"], "type": "invalid_request_error", "param": None, "code": None}
-    message: str = error["message"]
-    return message
-
-
-def calls_of(run: Json) -> list[Json]:
-    calls: list[Json] = run["required_action"]["submit_tool_outputs"]["tool_calls"]
-    return calls
-
 
 def heard(talk: Conversation) -> list[Json]:
     """The messages that the model was sent for its last answer, which is `[[echo: messages]]`."""

@@ -189,6 +189,11 @@ class Conversation:
         """A new run that is not streamed."""
         return sent(self.http.post(f"{self.path}/runs", json={"assistant_id": self.assistant_id, **body}))
 
+    def active(self) -> str:
+        """The id of the newest run."""
+        newest: str = sent(self.http.get(f"{self.path}/runs", params={"limit": 1}))["data"][0]["id"]
+        return newest
+
     def cancel(self, run_id: str) -> httpx.Response:
         return self.http.post(f"{self.path}/runs/{run_id}/cancel")
 
