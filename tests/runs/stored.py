@@ -126,3 +126,13 @@ def calling(name: str, arguments: str = "{}", index: int = 0, call_id: str = "")
     """The delta in which a model calls a function."""
     function = {"name": name, "arguments": arguments}
     return {"tool_calls": [{"index": index, "id": call_id, "type": "function", "function": function}]}
+
+
+async def add_calling(database: Database) -> str:
+    """A run whose executor, which is gone by now, has asked its client for the call `call_one`."""
+    lease = await add_leased(database)
+    await put(database, lease.run_id, RunStatus.IN_PROGRESS)
+    writer = journal(database, lease)
+    await say(writer, calling("get_weather", call_id="call_one"))
+    await writer.ask_client()
+    return lease.run_id

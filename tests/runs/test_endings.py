@@ -431,27 +431,6 @@ def test_cancelling_a_run_that_nobody_executes(idle_http: httpx.Client) -> None:
     assert run["usage"] == NOTHING_USED
 
 
-def test_cancelling_at_any_moment_ends_the_run_once(http: httpx.Client) -> None:
-    """Cancels race with claims, first tokens and ends: the run ends, and the stream tells the same as REST."""
-    statuses = set()
-    for number in range(40):
-        talk = converse(http, f"[[tokens: 4]] [[pace: {0.002 * (number % 5):.3f}]]")
-        with talk.streaming() as stream:
-            events = []
-            for event in stream:
-                events.append(event)
-                if len(events) == 1 + number % 13:
-                    talk.cancel(events[0].payload["id"])
-        run, messages, steps = check_ended(talk, events)
-        statuses.add(run["status"])
-        assert run["status"] in ("cancelled", "completed")
-        assert events[-2].name == f"thread.run.{run['status']}"
-        assert [step["status"] for step in steps] == [run["status"]] * len(steps)
-        assert all(message["status"] != "in_progress" for message in messages)
-        assert [line for line in transcript(events) if line == DONE] == [DONE]
-    assert "cancelled" in statuses
-
-
 @pytest.mark.parametrize("status", FINAL)
 def test_a_run_that_has_ended_cannot_be_cancelled(loop: Loop, database_url: str, status: str) -> None:
     prompts = {
@@ -487,7 +466,7 @@ def test_a_run_that_has_ended_cannot_be_cancelled(loop: Loop, database_url: str,
 
 
 def test_runs_expire_while_the_model_is_silent_and_while_they_wait(loop: Loop, database_url: str) -> None:
-    settings = Settings(database_url=database_url, run_expires_after_s=1, run_concurrency=1)
+    settings = Settings(database_url=database_url, run_expires_after_s=2, run_concurrency=1)
     with serving(loop, settings) as server, client_of(server) as http:
         first, second = converse(http, "[[tokens: 6]] [[stall: 3]]"), converse(http, "[[say: Too late.]]")
         with first.streaming() as stream, second.streaming() as waiting:
@@ -508,6 +487,22 @@ def test_runs_expire_while_the_model_is_silent_and_while_they_wait(loop: Loop, d
         assert transcript(late) == [*OPENING[:2], "thread.run.expired expired", DONE]
         check_ended(second, late)
         second.say("The thread is free again.")
+
+
+def test_runs_that_nobody_executes_expire_too(loop: Loop, new_database: Callable[[], str]) -> None:
+    """Also where the only process there is executes nothing."""
+    settings = Settings(database_url=new_database(), run_expires_after_s=1)
+    with serving(loop, settings, executor=False) as server, client_of(server) as http:
+        talk = converse(http, "Hello?")
+        events = talk.stream()
+        assert transcript(events) == [
+            "thread.run.created queued",
+            "thread.run.queued queued",
+            "thread.run.expired expired",
+            DONE,
+        ]
+        run, messages, steps = check_ended(talk, events)
+        assert (messages, steps, run["started_at"]) == ([], [], None)
 
 
 # --- Deleted

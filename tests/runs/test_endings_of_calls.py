@@ -9,13 +9,12 @@ import pytest
 
 from adlatus.settings import Settings
 from tests.conftest import Loop, serving
-from tests.runs.functions import OUTPUTS, QUEUED_AGAIN, calculator
+from tests.runs.functions import calculator
 from tests.runs.transcripts import (
     DONE,
     OPENING,
     Conversation,
     Event,
-    asked,
     calling,
     check_ended,
     client_of,
@@ -26,7 +25,7 @@ from tests.runs.transcripts import (
 
 Json = dict[str, Any]
 CALLS = ['add {"a": 3}', 'multiply {"b":']
-CALLED = "[[call: add {\"a\": 3}]] [[call: multiply {\"b\":]] [[usage: 10 5]]"
+CALLED = '[[call: add {"a": 3}]] [[call: multiply {"b":]] [[usage: 10 5]]'
 LAST = {"type": "function", "function": {"arguments": "", "name": "multiply", "output": None}}
 
 
@@ -98,7 +97,10 @@ def test_calls_that_were_being_written_end_with_their_run(
     talk = calculator(hasty if ending.run == "expired" else http, f"{text}{CALLED} {ending.marker}")
     with talk.streaming() as stream:
         events = broken_off(talk, stream, ending, calling(*CALLS)[-1])
-    ended_message = ["thread.message.incomplete incomplete", f"thread.run.step.{ending.message_step} {ending.message_step}"]
+    ended_message = [
+        "thread.message.incomplete incomplete",
+        f"thread.run.step.{ending.message_step} {ending.message_step}",
+    ]
     assert transcript(events) == [
         *OPENING,
         *(speaking(says) if says else []),

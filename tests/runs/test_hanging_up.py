@@ -1,9 +1,9 @@
 """A run that need not go on hangs up on its model at once, whatever the model was doing."""
 
 import time
-from statistics import median
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from statistics import median
 
 import pytest
 
@@ -29,12 +29,13 @@ each_moment = pytest.mark.parametrize("said", SAID.values(), ids=SAID)
 
 @contextmanager
 def held(
-    loop: Loop, database_url: str, said: tuple[bytes, ...], **settings: int
+    loop: Loop, database_url: str, said: tuple[bytes, ...], expires_after_s: int = 600
 ) -> Iterator[Callable[[], tuple[Conversation, str, Upstream]]]:
     """Makes runs whose model has said so much and then keeps the connection, of which each is a new one."""
+    settings = Settings(database_url=database_url, run_expires_after_s=expires_after_s)
     with (
         upstream(HEAD, *said, hold=True) as model,
-        serving(loop, Settings(database_url=database_url, model_base_url=model.base_url, **settings)) as server,
+        serving(loop, settings.model_copy(update={"model_base_url": model.base_url})) as server,
         client_of(server) as http,
     ):
 
@@ -85,7 +86,7 @@ def test_a_thread_that_is_deleted_hangs_up_at_once(loop: Loop, database_url: str
 @each_moment
 def test_a_run_that_expires_hangs_up(loop: Loop, database_url: str, said: tuple[bytes, ...]) -> None:
     """By its executor's own clock: nobody has to look."""
-    with held(loop, database_url, said, run_expires_after_s=2) as begin:
+    with held(loop, database_url, said, expires_after_s=2) as begin:
         talk, run_id, model = begin()
         took_s(model, time.monotonic())
         hung_up_at = time.time()

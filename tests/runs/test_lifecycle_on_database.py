@@ -32,6 +32,7 @@ from tests.conftest import Loop, serving
 from tests.runs.stored import (
     PROJECT,
     WAITING,
+    add_calling,
     add_leased,
     add_run,
     calling,
@@ -128,16 +129,6 @@ def test_an_executor_asks_its_client_legally_or_not_at_all(loop: Loop, database:
             assert await contents(database) == before
 
     loop.run(scenario())
-
-
-async def add_calling(database: Database) -> str:
-    """A run whose executor, which is gone by now, has asked its client for the call `call_one`."""
-    lease = await add_leased(database)
-    await put(database, lease.run_id, S.IN_PROGRESS)
-    writer = journal(database, lease)
-    await say(writer, calling("get_weather", call_id="call_one"))
-    await writer.ask_client()
-    return lease.run_id
 
 
 @pytest.mark.parametrize("status", S)

@@ -12,7 +12,6 @@ from tests.conftest import Loop, Server, serving
 from tests.runs.functions import ENDED, OUTPUTS, QUEUED_AGAIN, calculator
 from tests.runs.transcripts import (
     DONE,
-    Conversation,
     Event,
     asked,
     check_ended,

@@ -11,7 +11,9 @@ import orjson
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
 
 
-def chunk(content: str | None = None, finish_reason: str | None = None, *, delta: object = None, **rest: object) -> bytes:
+def chunk(
+    content: str | None = None, finish_reason: str | None = None, *, delta: object = None, **rest: object
+) -> bytes:
     """One chat.completion.chunk as an event; `delta` is for what is more than content."""
     delta = delta or ({"content": content} if content else {})
     choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
