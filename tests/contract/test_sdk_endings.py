@@ -5,7 +5,7 @@ Its accumulators raise on whatever they do not expect (semantics, 2.3), so that 
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -17,6 +17,9 @@ from openai.types.beta.threads.runs import RunStep, ToolCall, ToolCallDelta
 from adlatus.settings import Settings
 from tests.conftest import Loop, Server, serving
 from tests.runs.functions import OUTPUTS, TOOLS
+from tests.runs.stored import calling, claim_and_die
+
+Json = dict[str, Any]
 
 
 class Listener(AssistantEventHandler):
@@ -26,7 +29,7 @@ class Listener(AssistantEventHandler):
         super().__init__()
         self.names: list[str] = []
         self.created: list[ToolCall] = []
-        self.arguments: dict[int, str] = {}
+        self.arguments: dict[str, str] = {}
         self.done: Counter[str] = Counter()
         self.steps: list[RunStep] = []
         self.text = ""
@@ -43,9 +46,8 @@ class Listener(AssistantEventHandler):
     def on_tool_call_delta(self, delta: ToolCallDelta, snapshot: ToolCall) -> None:
         assert delta.type == snapshot.type == "function"
         assert delta.function
-        before = self.arguments.get(delta.index, "")
-        self.arguments[delta.index] = before + (delta.function.arguments or "")
-        assert snapshot.function.arguments == self.arguments[delta.index]
+        self.arguments[snapshot.id] = self.arguments.get(snapshot.id, "") + (delta.function.arguments or "")
+        assert snapshot.function.arguments == self.arguments[snapshot.id]
 
     def on_tool_call_done(self, tool_call: ToolCall) -> None:
         assert tool_call.type == "function"
@@ -100,7 +102,7 @@ def test_parallel_calls_accumulate_to_what_waits(
     assert run.required_action
     calls = run.required_action.submit_tool_outputs.tool_calls
     assert [call.id for call in listener.created] == [call.id for call in calls]
-    assert listener.arguments == {0: '{"a": 3}', 1: '{"b": 4}'}
+    assert list(listener.arguments.values()) == ['{"a": 3}', '{"b": 4}']
     assert [call.function.arguments for call in calls] == ['{"a": 3}', '{"b": 4}']
     assert all(listener.done[call.id] for call in calls)
     assert message.status == "completed"
@@ -184,7 +186,51 @@ def test_whatever_was_open_when_a_run_ends_accumulates_to_what_is_retrieved(
         run, messages = accumulated(used, assistant, thread_id, listener)
         assert run.status == ("incomplete" if how == "filtered" else how)
         assert listener.text == ("One two" if "text" in what else "")
-        assert listener.arguments == ({0: '{"a": 3}', 1: '{"b":'} if "calls" in what else {})
+        assert list(listener.arguments.values()) == (['{"a": 3}', '{"b":'] if "calls" in what else [])
         assert all(listener.done[call.id] for call in listener.created)
         assert [message.status for message in messages] == ["incomplete"] * ("text" in what)
         assert_retrieved(used, run, messages, listener.steps)
+
+
+# --- An executor that dies
+
+
+LEFT: dict[str, tuple[str | Json, ...]] = {
+    "an empty message": ("",),
+    "text": ("The wh",),
+    "calls": (calling("add", '{"a":'), calling("multiply", '{"b":', index=1)),
+    "text and calls": ("The wh", calling("add", '{"a":'), calling("multiply", '{"b":', index=1)),
+    "a refusal": ({"refusal": "I won"},),
+}
+
+
+@pytest.mark.parametrize("left", LEFT.values(), ids=LEFT)
+def test_what_a_dead_executor_left_is_taken_back_from_the_accumulators(
+    loop: Loop, database_url: str, left: tuple[str | Json, ...]
+) -> None:
+    tools: Any = TOOLS
+    settings = Settings(database_url=database_url)
+    with ExitStack() as stack:
+        front = stack.enter_context(serving(loop, settings, executor=False))
+        sdk = stack.enter_context(sdk_of(front))
+
+        def act(event: AssistantStreamEvent) -> None:
+            if event.event == "thread.run.queued":
+                loop.run(claim_and_die(front.resources.database, *left))
+                stack.enter_context(serving(loop, settings))
+
+        listener = Listener(act)
+        assistant = sdk.beta.assistants.create(model="gpt-4o", tools=tools)
+        prompt = '[[say: The whole answer.]] [[call: add {"a": 3}]]'
+        thread_id = sdk.beta.threads.create(messages=[{"role": "user", "content": prompt}]).id
+        run, messages = accumulated(sdk, assistant, thread_id, listener)
+        assert run.status == "requires_action"
+        assert run.required_action
+        [call] = run.required_action.submit_tool_outputs.tool_calls
+        assert (call.id, call.function.arguments) == (listener.created[-1].id, '{"a": 3}')
+        assert [step.status for step in listener.steps][-1] == "completed"
+        assert {step.status for step in listener.steps[:-1]} == {"cancelled"}
+        assert messages[-1].status == "completed"
+        assert [message.status for message in messages[:-1]] == ["incomplete"] * (len(messages) - 1)
+        [kept] = sdk.beta.threads.messages.list(thread_id, run_id=run.id).data
+        assert messages[-1].model_dump() == kept.model_dump()

@@ -120,7 +120,7 @@ def journal(database: Database, lease: Lease) -> Journal:
 
 
 async def claim_and_die(database: Database, *pieces: str | Json) -> None:
-    """Claim the only run, say so much of the answer, and be heard of no more."""
+    """Claim the only run, say so much of the answer, and be heard of no more. An empty text only opens a message."""
     [lease] = await leases.claim(database, "the dead", 1)
     log = EventLog(database)
     writer = Journal(lease, database, log)
@@ -128,7 +128,10 @@ async def claim_and_die(database: Database, *pieces: str | Json) -> None:
         await writer.begin()
     else:
         await writer.take_back()
-    await say(writer, *({"content": piece} if isinstance(piece, str) else piece for piece in pieces))
+    for piece in pieces:
+        if piece == "":
+            await writer._open_message()
+        await say(writer, {"content": piece} if isinstance(piece, str) else piece)
     await log.write()
     await expire_lease(database, lease.run_id)
 
