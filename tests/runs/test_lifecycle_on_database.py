@@ -177,31 +177,6 @@ def test_an_overdue_run_expires_unless_somebody_executes_it(
     loop.run(scenario())
 
 
-@pytest.mark.parametrize("status", sorted(FINAL))
-def test_what_has_ended_does_not_expire(loop: Loop, database: Database, status: S) -> None:
-    async def scenario() -> None:
-        run, _ = await add_run(database)
-        await put(database, run.id, status)
-        before = await contents(database)
-        assert await expire(database, EventLog(database)) == 0
-        assert await contents(database) == before
-
-    loop.run(scenario())
-
-
-@pytest.mark.parametrize("status", [S.IN_PROGRESS, S.CANCELLING])
-def test_a_run_begins_once(loop: Loop, database: Database, status: S) -> None:
-    async def scenario() -> None:
-        lease = await add_leased(database)
-        await put(database, lease.run_id, status)
-        before = await contents(database)
-        with pytest.raises(IllegalMove):
-            await journal(database, lease).begin()
-        assert await contents(database) == before
-
-    loop.run(scenario())
-
-
 @pytest.mark.parametrize(
     ("status", "executing"), [*((status, False) for status in S), *((status, True) for status in HELD)]
 )
