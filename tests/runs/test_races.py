@@ -12,10 +12,11 @@ import httpx
 from adlatus.errors import InvalidRequest
 from adlatus.runs import commands
 from adlatus.runs.expiry import expire
+from adlatus.settings import Settings
 from adlatus.store.db import Database
 from adlatus.store.events import EventLog
 from adlatus.wire.runs import ToolOutput
-from tests.conftest import Loop
+from tests.conftest import Loop, serving
 from tests.runs.functions import OUTPUTS, calculator, message_of
 from tests.runs.stored import PROJECT, add_calling, execute
 from tests.runs.transcripts import (
@@ -24,10 +25,13 @@ from tests.runs.transcripts import (
     Event,
     asked,
     check_ended,
+    client_of,
     converse,
     sent,
     transcript,
+    words,
 )
+from tests.runs.upstream import HEAD, chunk, upstream
 
 Json = dict[str, Any]
 TOO_LATE = 'Runs in status "expired" do not accept tool outputs.'
@@ -186,3 +190,26 @@ def test_a_submit_races_with_the_expiry(loop: Loop, database: Database) -> None:
         else:
             assert (row["status"], step["status"]) == ("expired", "expired")
     assert {status for _, status in told} == {"queued", TOO_LATE}
+
+
+def test_a_cancel_while_tokens_are_counted_takes_nothing_back(loop: Loop, new_database: Callable[[], str]) -> None:
+    """Of an answer that was broken off the usage is counted here, which takes a while if it is long."""
+    text = "".join(f"{number:x} " for number in range(400_000))
+    with (
+        upstream(HEAD, chunk(text)) as model,
+        serving(loop, Settings(database_url=new_database(), model_base_url=model.base_url)) as server,
+        client_of(server) as http,
+    ):
+        talk = converse(http, "Hello?")
+        with talk.streaming() as stream:
+            events: list[Event] = []
+            for event in stream:
+                events.append(event)
+                if event.name == "thread.message.delta":
+                    sent(talk.cancel(events[0].payload["id"]))
+        run, [message], [step] = check_ended(talk, events)
+        assert (run["status"], step["status"]) == ("cancelled", "cancelled")
+        assert words(message["content"]) == text
+        assert run["usage"] == step["usage"]
+        assert run["usage"]["completion_tokens"] > 400_000
+        assert model.requests == 1
