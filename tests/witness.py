@@ -148,6 +148,8 @@ _TEMPLATES = (
     *("/assistants/{assistant_id}", "/models/{model}", "/threads/{thread_id}"),
     *("/threads/{thread_id}/messages", "/threads/{thread_id}/messages/{message_id}"),
     *("/threads/{thread_id}/runs", "/threads/{thread_id}/runs/{run_id}", "/threads/{thread_id}/runs/{run_id}/cancel"),
+    "/threads/{thread_id}/runs/{run_id}/submit_tool_outputs",
+    "/threads/{thread_id}/runs/{run_id}/events",
     *("/threads/{thread_id}/runs/{run_id}/steps", "/threads/{thread_id}/runs/{run_id}/steps/{step_id}"),
 )
 """Paths with names for their ids; where two fit, the first counts."""

@@ -131,6 +131,8 @@ def body_for(method: str, path: str, ids: dict[str, str]) -> dict[str, Any] | No
         return None
     if path.endswith("/messages"):
         return {"role": "user", "content": "x"}
+    if path.endswith("/submit_tool_outputs"):
+        return {"tool_outputs": []}
     if path.endswith("/runs"):
         return {"assistant_id": ids["assistant_id"]}
     return {}

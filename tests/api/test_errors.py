@@ -512,9 +512,14 @@ NO_ID = [
     ("GET", f"/threads/{THREAD}/runs/{{}}", "run_id", "run", "run"),
     ("POST", f"/threads/{THREAD}/runs/{{}}", "run_id", "run", "run"),
     ("POST", f"/threads/{THREAD}/runs/{{}}/cancel", "run_id", "run", "run"),
+    ("POST", f"/threads/{THREAD}/runs/{{}}/submit_tool_outputs", "run_id", "run", "run"),
     ("GET", f"/threads/{THREAD}/runs/{{}}/steps", "run_id", "run", "run"),
     ("GET", f"/threads/{THREAD}/runs/{RUN}/steps/{{}}", "step_id", "step", "run step"),
 ]
+
+
+BODIES: dict[str, Any] = {"submit_tool_outputs": {"tool_outputs": []}}
+"""What must be sent along, by the end of the path."""
 
 
 @pytest.mark.parametrize(("method", "path", "param", "prefix", "noun"), NO_ID)
@@ -526,7 +531,7 @@ def test_ids_of_the_wrong_kind_are_told_from_ids_of_nothing(
         message = f"Invalid '{param}': '{wrong}'. Expected an ID that begins with '{prefix}'."
         assert (response.status_code, response.json()) == (400, error(message, param, "invalid_value"))
     for nothing in (f"{prefix}_nothing", f"{prefix}_é'\"<>", f"{prefix}_{'x' * 3000}"):
-        response = http.request(method, path.format(nothing))
+        response = http.request(method, path.format(nothing), json=BODIES.get(path.rpartition("/")[2]))
         message = f"No {noun} found with id '{nothing}'."
         assert (response.status_code, response.json()) == (404, error(message))
 
@@ -757,6 +762,10 @@ VALID: dict[str, dict[str, Any]] = {
     },
     "/v1/threads/{thread_id}/runs/{run_id}": {"metadata": {"k": "v"}},
     "/v1/threads/{thread_id}/runs/{run_id}/cancel": {},
+    "/v1/threads/{thread_id}/runs/{run_id}/submit_tool_outputs": {
+        "tool_outputs": [{"tool_call_id": "call_x", "output": "x"}],
+        "stream": False,
+    },
 }
 VALID["/v1/assistants/{assistant_id}"] = VALID["/v1/assistants"]
 VALID["/v1/threads/runs"] = {

@@ -24,6 +24,9 @@ FILLED_IN: dict[str, Any] = {
 """*Source*: semantics, section 0."""
 
 
+F = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}, "strict": True}}
+
+
 def _run(http: httpx.Client, **fields: Any) -> dict[str, Any]:
     assistant_id = http.post("/assistants", json={"model": "m"}).json()["id"]
     response = http.post("/threads/runs", json={"assistant_id": assistant_id} | fields)
@@ -44,8 +47,9 @@ def test_what_is_not_sent_with_a_run_or_is_null_is_filled_in(http: httpx.Client,
     [
         ({"truncation_strategy": {"type": "auto"}}, {"truncation_strategy": {"type": "auto", "last_messages": None}}),
         ({"truncation_strategy": {"type": "last_messages", "last_messages": 1}}, None),
-        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, None),
-        ({"tool_choice": {"type": "file_search"}}, None),
+        ({"tools": [F], "tool_choice": {"type": "function", "function": {"name": "f"}}}, None),
+        ({"tools": [F, {"type": "code_interpreter"}], "tool_choice": {"type": "code_interpreter"}}, None),
+        ({"tools": [F], "tool_choice": "required"}, None),
         ({"parallel_tool_calls": False}, None),
         ({"temperature": 0, "top_p": 0}, {"temperature": 0.0, "top_p": 0.0}),
         ({"max_prompt_tokens": 256, "max_completion_tokens": 2_147_483_647}, None),

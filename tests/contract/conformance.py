@@ -17,8 +17,8 @@ RECORDED = 15
 NO_RECORDING = {
     ("POST", "/threads/{thread_id}/runs/{run_id}"): "no recorded session modifies a run",
     ("POST", "/threads/{thread_id}/runs/{run_id}/cancel"): "no recorded session cancels a run",
-    ("GET", "/threads/{thread_id}/runs/{run_id}/steps"): "its recordings wait for tools",
-    ("GET", "/threads/{thread_id}/runs/{run_id}/steps/{step_id}"): "its recordings wait for tools",
+    ("GET", "/threads/{thread_id}/runs/{run_id}/steps"): "its recordings wait for the hosted tools",
+    ("GET", "/threads/{thread_id}/runs/{run_id}/steps/{step_id}"): "its recordings wait for the hosted tools",
     ("POST", "/chat/completions"): "handed on",
     ("POST", "/embeddings"): "handed on",
 }

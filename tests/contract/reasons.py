@@ -92,6 +92,18 @@ OF_BOTH = [
         r"Cannot cancel run with status 'completed'\.",
     ),
     Reason(
+        "the run waits for no outputs",
+        post(f"{RUN}/submit_tool_outputs", tool_outputs=[]),
+        r"Runs in status \"completed\" do not accept tool outputs\.",
+    ),
+    Reason(
+        "the choice is of a tool that the run does not have",
+        run(tool_choice={"type": "function", "function": {"name": "f"}}),
+        r"Invalid value for 'tool_choice': .* is (not among the tools of this run|only allowed when 'tools' are .*)\.",
+        "tool_choice",
+        "invalid_value",
+    ),
+    Reason(
         "the database keeps no NUL characters",
         message(content="\0"),
         r"Strings must not hold the NUL character \(\\u0000\)\.",
@@ -118,6 +130,13 @@ OF_BOTH = [
     ),
 ]
 BY_SCHEMA = [
+    Reason(
+        "the schema says that an output needs its id nowhere, the original's errors did",
+        post(f"{RUN}/submit_tool_outputs", tool_outputs=[{}]),
+        r"Missing required parameter: 'tool_outputs\[\d+\]\.tool_call_id'\.",
+        r"tool_outputs\[\d+\]\.tool_call_id",
+        "missing_required_parameter",
+    ),
     Reason(
         "the schema says how much metadata there may be in prose only",
         assistant(metadata={str(number): "" for number in range(17)}),

@@ -66,6 +66,7 @@ class Tour:
         self._messages()
         self._runs()
         self._endings()
+        self._functions()
         self._models()
         self._handed_on()
         self._errors()
@@ -87,6 +88,13 @@ class Tour:
                     self._ask("POST", f"{RUN}/cancel", thread_id=run["thread_id"], run_id=run["id"])
                     cancel = False
         self.answers.append(Answer(("POST", path), response.status_code, events=tuple(events_of(text))))
+
+    def _follow(self, **ids: str) -> None:
+        """Come back to the stream of a run that has ended, to its beginning."""
+        response = self.http.get(f"{RUN}/events".format(**ids).removeprefix("/"))
+        self.answers.append(
+            Answer(("GET", f"{RUN}/events"), response.status_code, events=tuple(events_of(response.text)))
+        )
 
     def _ended(self, run: Json) -> Json:
         ids = {"thread_id": run["thread_id"], "run_id": run["id"]}
@@ -152,7 +160,7 @@ class Tour:
             "instructions": "Answer otherwise.",
             "additional_instructions": "At once.",
             "additional_messages": [{"role": "user", "content": "Hello"}],
-            "tools": [],
+            "tools": TOOLS[3:],
             "metadata": {"kind": "overrides"},
             "temperature": 0.0,
             "top_p": 0.1,
@@ -171,9 +179,11 @@ class Tour:
         [step] = self._ask("GET", f"{RUN}/steps", **ids)["data"]
         self._ask("GET", f"{RUN}/steps/{{step_id}}", **ids, step_id=step["id"])
         self._ask("GET", MESSAGES, query=f"?run_id={run['id']}", thread_id=thread)
+        self._follow(**ids)
         functions = [{"type": "function", "function": {"name": f"f{number}"}} for number in range(128)]
+        self._ended(self._ask("POST", RUNS, one | {"tools": functions}, thread_id=thread))
         choice = {"type": "code_interpreter"}
-        self._ended(self._ask("POST", RUNS, one | {"tools": functions, "tool_choice": choice}, thread_id=thread))
+        self._ended(self._ask("POST", RUNS, one | {"tool_choice": choice}, thread_id=thread))
         self._stream(RUNS, one, thread_id=thread)
 
     def _endings(self) -> None:
@@ -194,6 +204,25 @@ class Tour:
         without_instructions = self._ask("POST", "/assistants", {"model": "gpt-4o"})["id"]
         hello = {"messages": [{"role": "user", "content": "Hello"}]}
         self._stream("/threads/runs", {"assistant_id": without_instructions, "thread": hello})
+
+    def _functions(self) -> None:
+        tools = [{"type": "function", "function": {"name": name}} for name in ("now", "add")]
+        assistant = self._ask("POST", "/assistants", {"model": "gpt-4o", "instructions": "Call.", "tools": tools})["id"]
+        hello = {"messages": [{"role": "user", "content": "[[say: Wait.]] [[call: now]] [[call: add {}]]"}]}
+        for stream in (False, True):
+            thread = self._ask("POST", "/threads", hello)["id"]
+            self._stream(RUNS, {"assistant_id": assistant}, thread_id=thread)
+            [run] = self._ask("GET", RUNS, thread_id=thread)["data"]
+            ids = {"thread_id": thread, "run_id": run["id"]}
+            self._ask("GET", f"{RUN}/steps", **ids)
+            calls = run["required_action"]["submit_tool_outputs"]["tool_calls"]
+            outputs = [{"tool_call_id": call["id"], "output": "Noon"} for call in calls]
+            self._ask("POST", f"{RUN}/submit_tool_outputs", {"tool_outputs": outputs[:1]}, **ids)
+            if stream:
+                self._stream(f"{RUN}/submit_tool_outputs", {"tool_outputs": outputs}, **ids)
+            else:
+                self._ended(self._ask("POST", f"{RUN}/submit_tool_outputs", {"tool_outputs": outputs}, **ids))
+            self._ask("GET", f"{RUN}/steps", **ids)
 
     def _models(self) -> None:
         model = self._ask("GET", "/models")["data"][0]

@@ -9,7 +9,7 @@ import pytest
 
 from adlatus.settings import Settings
 from tests.conftest import Loop, serving
-from tests.runs.functions import calculator
+from tests.runs.functions import ENDED, calculator
 from tests.runs.transcripts import (
     DONE,
     OPENING,
@@ -35,23 +35,17 @@ class Broken:
 
     marker: str
     run: str
-    message_step: str
     calls_step: str
-    reason: str
     details: str | None = None
     cancelling: bool = False
 
 
 ENDINGS = {
-    "failed": Broken("[[cut: 99]]", "failed", "failed", "failed", "run_failed"),
-    "cancelled": Broken("[[stall: 99]]", "cancelled", "cancelled", "cancelled", "run_cancelled", cancelling=True),
-    "expired": Broken("[[stall: 99]]", "expired", "expired", "expired", "run_expired"),
-    "length": Broken(
-        "[[finish: length]]", "incomplete", "completed", "cancelled", "max_tokens", "max_completion_tokens"
-    ),
-    "content_filter": Broken(
-        "[[finish: content_filter]]", "incomplete", "completed", "cancelled", "content_filter", "content_filter"
-    ),
+    "failed": Broken("[[cut: 99]]", "failed", "failed"),
+    "cancelled": Broken("[[stall: 99]]", "cancelled", "cancelled", cancelling=True),
+    "expired": Broken("[[stall: 99]]", "expired", "expired"),
+    "length": Broken("[[finish: length]]", "incomplete", "cancelled", "max_completion_tokens"),
+    "content_filter": Broken("[[finish: content_filter]]", "incomplete", "cancelled", "content_filter"),
 }
 each_ending = pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
 
@@ -97,16 +91,11 @@ def test_calls_that_were_being_written_end_with_their_run(
     talk = calculator(hasty if ending.run == "expired" else http, f"{text}{CALLED} {ending.marker}")
     with talk.streaming() as stream:
         events = broken_off(talk, stream, ending, calling(*CALLS)[-1])
-    ended_message = [
-        "thread.message.incomplete incomplete",
-        f"thread.run.step.{ending.message_step} {ending.message_step}",
-    ]
     assert transcript(events) == [
         *OPENING,
-        *(speaking(says) if says else []),
+        *([*speaking(says), *ENDED[:2]] if says else []),
         *calling(*CALLS),
         *(["thread.run.cancelling cancelling"] if ending.cancelling else []),
-        *(ended_message if says else []),
         f"thread.run.step.{ending.calls_step} {ending.calls_step}",
         f"thread.run.{ending.run} {ending.run}",
         DONE,
@@ -116,7 +105,7 @@ def test_calls_that_were_being_written_end_with_their_run(
     assert run["incomplete_details"] == ({"reason": ending.details} if ending.details else None)
     assert steps[-1]["last_error"] == run["last_error"]
     assert (run["last_error"] is None) == (ending.run != "failed")
-    assert [message["incomplete_details"] for message in messages] == [{"reason": ending.reason}] * bool(says)
-    assert [step["status"] for step in steps[:-1]] == [ending.message_step] * bool(says)
+    assert [message["status"] for message in messages] == ["completed"] * bool(says)
+    assert [step["status"] for step in steps[:-1]] == ["completed"] * bool(says)
     totals = [step["usage"]["total_tokens"] for step in steps]
-    assert run["usage"]["total_tokens"] == sum(totals) == totals[0] > 0
+    assert run["usage"]["total_tokens"] == sum(totals) == totals[-1] > 0

@@ -103,8 +103,8 @@ def test_what_is_said_before_the_calls_is_a_message_of_its_own(http: httpx.Clien
     assert transcript(first) == [
         *OPENING,
         *speaking("Let me see."),
-        *calling("add {}"),
         *ENDED[:2],
+        *calling("add {}"),
         *WAITS,
     ]
     run = first[-2].payload
@@ -112,7 +112,7 @@ def test_what_is_said_before_the_calls_is_a_message_of_its_own(http: httpx.Clien
     assert transcript(second) == [*QUEUED_AGAIN, *speaking("Let me see."), *ENDED]
     ended, messages, steps = check_ended(talk, first + second)
     assert [step["type"] for step in steps] == ["message_creation", "tool_calls", "message_creation"]
-    assert [step["usage"]["total_tokens"] for step in steps] == [15, 0, 15]
+    assert [step["usage"]["total_tokens"] for step in steps] == [0, 15, 15]
     assert ended["usage"]["total_tokens"] == 30
     assert len(messages) == 2
 
@@ -364,7 +364,7 @@ def test_outputs_may_be_submitted_to_any_process(loop: Loop, new_database: Calla
         talk = calculator(to_back, "[[call: add]] [[say: Seven.]]")
         there = Conversation(to_front, talk.assistant_id, talk.thread_id)
         first = there.stream()
-        assert transcript(first) == [*OPENING, *speaking("Seven."), *calling("add {}"), *ENDED[:2], *WAITS]
+        assert transcript(first) == [*OPENING, *speaking("Seven."), *ENDED[:2], *calling("add {}"), *WAITS]
         second = there.submitting(first[-2].payload["id"], asked(OUTPUTS, first[-2].payload))
         assert transcript(second) == [*QUEUED_AGAIN, *speaking("Seven."), *ENDED]
         check_ended(talk, first + second)

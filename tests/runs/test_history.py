@@ -217,7 +217,7 @@ def test_calls_of_earlier_runs_stand_where_their_steps_have_them(loop: Loop, rea
 def test_calls_without_outputs_are_left_out(loop: Loop, reader: Reader, status: str) -> None:
     async def scenario() -> None:
         await reader.thread.say("One?")
-        await reader.thread.run("Look:", [call("a")], [call("b", None)], last=status)
+        await reader.thread.run("Look:", [call("a")], [call("b", None), call("c")], last=status)
 
     loop.run(scenario())
     assert reader.shown() == ["One?", "Look:", "call_a"]
@@ -268,6 +268,7 @@ def test_a_later_turn_is_one_statement_more_and_ends_with_the_runs_own_exchange(
     run_id = loop.run(scenario())
     items = reader.read(run_id, began=True)
     assert [plain(item) for item in items] == ["One?", "Look:", "call_a", "call_b"]
+    assert [len(turn) for turn in turns_of(items)] == [1, 2, 1]
     assert [item.run_id for item in items] == [None, run_id, run_id, run_id]
     assert reader.counting.statements == 2
 
@@ -441,12 +442,13 @@ def turns_of(items: Sequence[Item]) -> list[list[Item]]:
     """Items by turns: a message and the calls that came with it."""
     turns: list[list[Item]] = []
     for item in items:
-        if isinstance(item, Calls) and turns and isinstance(turns[-1][-1], Message):
+        if isinstance(item, Calls) and item.message_id:
             before = turns[-1][-1]
-            if before.run_id == item.run_id:
-                turns[-1].append(item)
-                continue
-        turns.append([item])
+            assert isinstance(before, Message)
+            assert (before.id, before.run_id) == (item.message_id, item.run_id)
+            turns[-1].append(item)
+        else:
+            turns.append([item])
     return turns
 
 
@@ -563,4 +565,5 @@ def test_a_page_of_large_messages_ends_early(loop: Loop, reader: Reader, databas
     loop.run(scenario())
     shown = reader.shown()
     assert len(shown) == 64
-    assert reader.counting.chars < 2 * statements.PAGE_BYTES * 2
+    assert reader.counting.chars < 4 * statements.PAGE_BYTES
+    assert len(set(reader.shown(window=10**9))) == 64 + 60

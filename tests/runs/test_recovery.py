@@ -25,6 +25,7 @@ from tests.runs.transcripts import (
     speaking,
     transcript,
     unique,
+    words,
 )
 from tests.runs.transcripts import calling as told_calls
 
@@ -68,7 +69,8 @@ def test_a_half_written_message_of_a_dead_executor_is_taken_back_and_asked_for_a
 ) -> None:
     with run_after_deaths(loop, database, ("The wh", "ole")) as (events, talk):
         assert transcript(events) == [
-            OPENING[2],
+            "thread.created",
+            *OPENING,
             *speaking("The whole"),
             "thread.message.incomplete incomplete",
             "thread.run.step.cancelled cancelled",
@@ -91,7 +93,8 @@ def test_a_half_written_message_of_a_dead_executor_is_taken_back_and_asked_for_a
 def test_a_run_whose_executor_died_before_the_first_token_is_just_executed(loop: Loop, database: Database) -> None:
     with run_after_deaths(loop, database, ()) as (events, talk):
         assert transcript(events) == [
-            OPENING[2],
+            "thread.created",
+            *OPENING,
             *speaking("The whole answer."),
             "thread.message.completed completed",
             "thread.run.step.completed completed",
@@ -184,22 +187,23 @@ def test_calls_that_a_dead_executor_left_half_written_are_taken_back(
     text = '[[say: Let me see.]] [[call: add {"a": 3}]]'
     with run_after_deaths(loop, database, (*said, *half), text=text) as (events, talk):
         assert transcript(events) == [
-            OPENING[2],
-            *(speaking("Let me") if said else []),
+            "thread.created",
+            *OPENING,
+            *([*speaking("Let me"), *ENDED[:2]] if said else []),
             *told_calls('add {"a": ', "multiply "),
-            *["thread.message.incomplete incomplete"] * len(said),
-            *["thread.run.step.cancelled cancelled"] * (1 + len(said)),
+            "thread.run.step.cancelled cancelled",
             *speaking("Let me see."),
-            *told_calls('add {"a": 3}'),
             *ENDED[:2],
+            *told_calls('add {"a": 3}'),
             *WAITS,
         ]
         run = events[-2].payload
-        assert [step["type"] for step in talk.steps(run["id"])] == ["message_creation", "tool_calls"]
+        kinds = ["message_creation", "tool_calls"]
+        assert [step["type"] for step in talk.steps(run["id"])] == kinds[:1] * len(said) + kinds
         rest = talk.submitting(run["id"], asked(OUTPUTS, run))
         assert rest[-2].name == "thread.run.completed"
         assert rest[-2].payload == talk.run(run["id"])
-        assert [message["role"] for message in talk.messages()] == ["user", "assistant", "assistant"]
+        assert [words(message["content"]) for message in talk.messages()[1:]] == [*said, "Let me see.", "Let me see."]
 
 
 DEATHS: dict[str, tuple[str, ...] | None] = {

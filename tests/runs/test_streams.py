@@ -56,10 +56,6 @@ def stored(server: Server, run_id: str) -> int:
     return len(rows or [])
 
 
-def delete_events(server: Server, run_id: str) -> None:
-    server.loop.run(execute(server.resources.database, "DELETE FROM run_events WHERE run_id = $1", run_id))
-
-
 # --- Who leaves
 
 
@@ -113,25 +109,7 @@ def _unchunked(chunked: bytes) -> bytes:
     return b"".join(pieces)
 
 
-# --- Who comes back
-
-
-def test_a_reader_that_comes_back_hears_the_rest(server: Server, http: httpx.Client) -> None:
-    events = converse(http, "[[tokens: 40]] [[pace: 0.01]]").stream()
-    run_id = events[0].payload["id"]
-    assert stored(server, run_id) > 2
-    for position in (0, 1, 5, 20, len(events) - 2):
-        assert follow(server, run_id, events[position].number) == events[position + 1 :]
-    assert follow(server, run_id) == events
-
-
-def test_where_events_are_missing_a_reader_gets_the_run_as_it_is(server: Server, http: httpx.Client) -> None:
-    """As after a crash of PostgreSQL, which empties the table."""
-    talk = converse(http, "[[say: Gone.]]")
-    run = talk.ended(talk.start()["id"])
-    stored(server, run["id"])
-    delete_events(server, run["id"])
-    assert follow(server, run["id"]) == [Event("thread.run.completed", run), Event("done", "[DONE]")]
+# --- Who comes back, beside what `test_coming_back.py` says
 
 
 def test_a_reader_of_a_run_that_does_not_exist_is_sent_away(server: Server) -> None:
@@ -156,7 +134,7 @@ def test_events_are_numbered_once_even_if_a_write_is_interrupted_or_doubled(loop
             log.append("run_x", 1, [frames[3], wire.DONE])
             log.leave("run_x")
             await asyncio.gather(log.write(), log.write(), log.stop())
-            return b"".join([part async for part in EventLog(database).follow("run_x")])
+            return b"".join([part async for part in EventLog(database).follow("run_x", 1 << 32)])
 
         heard = list(parse(loop.run(write()).decode().split("\n")))
         assert [event.payload for event in heard] == [0, 1, 2, 3, "[DONE]"]

@@ -7,7 +7,7 @@ import pytest
 from adlatus.backends import tokens
 from adlatus.runs import budget
 from adlatus.runs.budget import Left
-from adlatus.wire.common import CachedTokens, ReasoningTokens, Usage
+from adlatus.wire.common import NOTHING_USED, CachedTokens, ReasoningTokens, Usage
 from tests.unit.test_prompt import run_of
 
 Json = dict[str, Any]
@@ -43,8 +43,8 @@ def test_without_budgets_nothing_is_limited() -> None:
 
 def test_the_usage_of_turns_is_added_up() -> None:
     turns = [usage(200, 300, cached=100, reasoning=20), usage(1, 2, cached=3, reasoning=4)]
-    assert budget.total(turns) == usage(201, 302, cached=103, reasoning=24)
-    assert budget.total([]) == usage(0, 0)
+    assert sum(turns, NOTHING_USED) == usage(201, 302, cached=103, reasoning=24)
+    assert sum([], NOTHING_USED) == usage(0, 0)
 
 
 @pytest.mark.parametrize(

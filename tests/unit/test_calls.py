@@ -155,6 +155,34 @@ def test_vllm_may_repeat_id_and_name_with_every_piece(repeated: dict[str, str]) 
     ]
 
 
+@pytest.mark.parametrize("name", [None, "weather"])
+def test_old_vllm_gives_every_piece_an_id_of_its_own(name: str | None) -> None:
+    entries = (
+        _entry(0, "a1", "weather", '{"city":' if name else None),
+        *([] if name else [_entry(0, "a2", None, '{"city":')]),
+        _entry(0, "a3", name, '"Berlin"'),
+        _entry(0, "a4", name, "}"),
+        _entry(1, "b1", "weather", '{"city":"Paris'),
+        _entry(1, "b2", name, '"}'),
+    )
+    pieces, turn = _folded(_each(*entries))
+    assert [(call.id, call.arguments) for call in turn.calls] == [("a1", BERLIN), ("b1", PARIS)]
+    assert pieces[0] == Called(0, "a1", "weather")
+
+
+def test_calls_may_share_an_index_and_still_come_in_pieces() -> None:
+    """Each begins with its id and its name and nothing else."""
+    entries = (
+        _entry(0, "a", "weather", ""),
+        _entry(0, "", None, '{"city":'),
+        _entry(0, "", None, '"Berlin"}'),
+        _entry(0, "b", "weather", ""),
+        _entry(0, "", None, PARIS),
+        _entry(0, "c", "time", "{}"),
+    )
+    assert _calls(_each(*entries)) == [("weather", BERLIN), ("weather", PARIS), ("time", "{}")]
+
+
 def test_without_an_index_the_id_tells_the_call() -> None:
     entries = (
         _entry(id="a", name="weather"),
@@ -193,6 +221,31 @@ def test_the_old_function_call_is_one_call() -> None:
 def test_a_function_call_beside_tool_calls_is_the_same_call() -> None:
     function = {"name": "weather", "arguments": BERLIN}
     assert _calls([_message(tool_calls=[_entry(0, "a", **function)], function_call=function)]) == [("weather", BERLIN)]
+
+
+def test_a_call_goes_on_where_indexes_come_but_once() -> None:
+    entries = (
+        _entry(0, "a", "weather", '{"city":'),
+        _entry(1, "b", "time", "{"),
+        _entry(id="a", arguments='"Berlin"}'),
+        _entry(id="b", arguments="}"),
+    )
+    assert _calls(_each(*entries)) == [("weather", BERLIN), ("time", "{}")]
+
+
+@pytest.mark.parametrize("piece", ["[1]", "1", "{"])
+def test_a_named_piece_that_is_no_object_goes_on_with_the_call(piece: str) -> None:
+    assert _calls(_each(_entry(0, "", "f", "{}"), _entry(0, "", "f", piece))) == [("f", "{}" + piece)]
+
+
+def test_a_piece_that_is_an_object_is_the_first_of_a_call_without_arguments() -> None:
+    assert _calls(_each(_entry(0, "", "f", ""), _entry(0, "", "f", "{}"))) == [("f", "{}")]
+
+
+@pytest.mark.parametrize("odd", [[0], {}, "0", 0.0, True])
+def test_an_odd_index_is_none(odd: object) -> None:
+    entries = [{"index": odd, "function": {"name": "f", "arguments": "{"}}, {"index": odd, "function": {"name": "f"}}]
+    assert _calls(_each(*entries)) == [("f", "{"), ("f", "")]
 
 
 # --- Ids

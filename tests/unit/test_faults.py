@@ -14,3 +14,13 @@ def test_what_is_nested_too_deep_to_be_written_is_not_shown(body: bytes) -> None
 
 def test_marks_are_words_and_numbers_only() -> None:
     assert faults.read(b'{"error":{"message":"x","code":%b,"type":429}}' % DEEP).marks == {"429"}
+
+
+def test_a_fault_in_a_list_is_read() -> None:
+    """As Gemini sends them."""
+    fault = faults.read(b'[{"error":{"code":429,"message":"Slow down. Please retry in 1.5s.","status":"EXHAUSTED"}}]')
+    assert (fault.said, fault.code, fault.asked_wait_s) == (
+        "Slow down. Please retry in 1.5s.",
+        "rate_limit_exceeded",
+        1.5,
+    )

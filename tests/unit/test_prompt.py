@@ -147,8 +147,8 @@ def test_an_image_file_without_bytes_is_named_to_the_model() -> None:
 # --- Calls
 
 
-def _said(text: str, run_id: str = "run_0") -> Message:
-    return _message("assistant", _text(text)).model_copy(update={"run_id": run_id})
+def _said(text: str) -> Message:
+    return _message("assistant", _text(text)).model_copy(update={"run_id": "run_0"})
 
 
 def _call(name: str, arguments: str = "{}", output: str = "out") -> Json:
@@ -178,24 +178,18 @@ def test_calls_are_followed_by_their_outputs() -> None:
 def test_calls_come_with_the_text_of_their_turn_and_no_other() -> None:
     items: list[Item] = [
         _said("a"),
-        Calls("run_0", (_call("1"),)),
+        Calls("run_0", (_call("1"),), "msg_1"),
         Calls("run_0", (_call("2"),)),
         _said("b"),
-        Calls("run_1", (_call("3"),)),
+        Calls("run_0", (_call("3"),), "msg_0"),
     ]
     chat = build(run_of(), items, STRICT, Left())["messages"]
     assert [message["content"] for message in chat] == ["a", "out", None, "out", "b", None, "out"]
     assert [len(message.get("tool_calls", ())) for message in chat] == [1, 0, 1, 0, 0, 1, 0]
 
 
-def test_what_a_client_says_is_not_of_the_turn() -> None:
-    items: list[Item] = [_message("assistant", _text("a")), Calls("run_0", (_call("1"),))]
-    chat = build(run_of(), items, STRICT, Left())["messages"]
-    assert [message["content"] for message in chat] == ["a", None, "out"]
-
-
 def test_an_empty_text_of_a_turn_is_none() -> None:
-    items: list[Item] = [_message("user", _text("a")), _said(""), Calls("run_0", (_call("1"),))]
+    items: list[Item] = [_message("user", _text("a")), _said(""), Calls("run_0", (_call("1"),), "msg_1")]
     chat = build(run_of(), items, STRICT, Left())["messages"]
     assert [message["content"] for message in chat] == ["a", None, "out"]
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from adlatus.runs.calls import Called
+from adlatus.runs.calls import Argued, Called
 from adlatus.runs.endings import COMPLETED, FILTERED, OUT_OF_TOKENS
 from adlatus.runs.loop import Finish, Stop, decide
 from adlatus.runs.turn import Refused, Turn
@@ -125,9 +125,20 @@ def test_whitespace_before_calls_is_not_said() -> None:
     assert turn.content == []
 
 
-def test_whitespace_before_calls_is_kept_for_text_behind_them() -> None:
+def test_what_is_said_behind_calls_is_not_shown() -> None:
+    """The message before them is completed by then."""
     turn = Turn()
-    assert turn.fold([_chunk("\n"), _call("f"), _chunk("A")])[-1] == "\nA"
+    pieces = turn.fold([_chunk("\n"), _call("f"), _chunk("A"), _delta(refusal="No"), _delta(content=[{"text": "B"}])])
+    assert [piece for piece in pieces if isinstance(piece, str | Refused)] == []
+    assert turn.finish() == []
+    assert (turn.text, turn.refusal, turn.hidden) == ("", "", "ANoB\n")
+
+
+def test_text_and_a_call_in_one_chunk_are_both_heard() -> None:
+    turn = Turn()
+    call = {"index": 0, "id": "call_1", "function": {"name": "f", "arguments": "{}"}}
+    pieces = turn.fold([_delta(content="A", tool_calls=[call])])
+    assert pieces == ["A", Called(0, "call_1", "f"), Argued(0, "{}")]
 
 
 def test_an_answer_that_is_nothing_but_whitespace_is_an_answer() -> None:
@@ -197,10 +208,11 @@ def test_text_behind_a_thought_comes_at_once() -> None:
     assert turn.fold([_chunk("\n")]) == ["\n"]
 
 
-def test_a_cut_tag_before_calls_is_text() -> None:
+def test_a_cut_tag_before_calls_is_nothing() -> None:
     turn = Turn()
     turn.fold([_chunk("\n<thi"), _call("f")])
-    assert turn.finish() == ["\n<thi"]
+    assert turn.finish() == []
+    assert turn.hidden == "\n<thi"
 
 
 # --- The end
@@ -251,6 +263,13 @@ def test_odd_chunks_are_passed_over(odd: Json) -> None:
     assert turn.fold([odd]) == []
     assert turn.finish() == []
     assert (turn.content, turn.calls, turn.hidden, turn.finish_reason, turn.usage) == ([], [], "", None, None)
+
+
+def test_an_odd_end_does_not_undo_a_known_one() -> None:
+    turn = Turn()
+    turn.fold([_chunk(None, "length"), *ANSWER[-1:], _chunk(None, ["stop"], usage={"prompt_tokens": "many"})])
+    assert turn.finish_reason == "length"
+    assert turn.usage is not None
 
 
 def test_details_that_are_not_numbers_count_as_none() -> None:

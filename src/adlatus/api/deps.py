@@ -32,6 +32,9 @@ NO_KEY = (
 MAX_BODY_BYTES = 32 * 2**20
 """The longest JSON body that is read: more than a hundred messages of the greatest length."""
 
+MAX_EVENT = 2**63
+"""Numbers of events are below this."""
+
 SEEN = "adlatus.seen"
 """Key of the request's scope under which the middleware learns what the route found out."""
 
@@ -131,6 +134,28 @@ async def _page(
     return Page(limit=limit, order=order, after=after or None, before=before or None)
 
 
+async def _after_event(
+    after: Annotated[
+        int,
+        Query(ge=0, lt=MAX_EVENT, description="The number of the last event that you have, from its `id:` line"),
+        BeforeValidator(_digits),
+    ] = 0,
+    last_event_id: Annotated[
+        str | None, Header(description="The same, as browsers send it; the greater counts")
+    ] = None,
+) -> int:
+    if last_event_id is None:
+        return after
+    if not re.fullmatch(r"[0-9]{1,19}", last_event_id) or int(last_event_id) >= MAX_EVENT:
+        raise InvalidRequest(
+            f"Invalid 'Last-Event-ID' header: '{last_event_id[:64]}'. Expected the number of an event, as the 'id:' "
+            "lines of streams have it.",
+            param="Last-Event-ID",
+            code="invalid_value",
+        )
+    return max(after, int(last_event_id))
+
+
 async def _include(include: Annotated[tuple[Included, ...], Query(alias="include[]")] = ()) -> tuple[Included, ...]:
     return include
 
@@ -168,6 +193,7 @@ Db = Annotated[Database, Depends(_database)]
 WorkerHere = Annotated[Executor | None, Depends(_executor)]
 Project = Annotated[str, Depends(_project)]
 Paging = Annotated[Page, Depends(_page)]
+AfterEvent = Annotated[int, Depends(_after_event)]
 AssistantId = Annotated[str, _id("assistant_id", "asst")]
 ThreadId = Annotated[str, _id("thread_id", "thread")]
 MessageId = Annotated[str, _id("message_id", "msg")]

@@ -1,9 +1,11 @@
 """/v1/threads/{thread_id}/runs, /v1/threads/runs"""
 
 from fastapi import Response
+from sse_starlette import EventSourceResponse
 
 from adlatus.api import sse
 from adlatus.api.deps import (
+    AfterEvent,
     CheckedInclude,
     Db,
     Opened,
@@ -93,6 +95,15 @@ async def retrieve_run(db: Db, project: Project, thread_id: ThreadId, run_id: Ru
     response = json_response(Run.of(row).json_bytes())
     response.headers["openai-poll-after-ms"] = "100"
     return response
+
+
+@router.get("/threads/{thread_id}/runs/{run_id}/events", response_class=EventSourceResponse, responses=sse.FOLLOWED)
+async def follow_run(
+    opened: Opened, project: Project, thread_id: ThreadId, run_id: RunId, after: AfterEvent
+) -> Response:
+    """Follow the events of a run from a number on, up to the next end of its stream."""
+    await rows.get(opened.database, runs, "run", run_id, project_id=project, thread_id=thread_id)
+    return sse.stream(opened.events.follow(run_id, after))
 
 
 @router.post("/threads/{thread_id}/runs/{run_id}", response_model=Run)

@@ -6,10 +6,12 @@ from typing import Any
 from fastapi import Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The run, or its events"}
-}
+_EVENTS: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+STREAMED: dict[int | str, dict[str, Any]] = {200: {**_EVENTS, "description": "The run, or its events"}}
 """What the documentation says of routes that may stream."""
+
+FOLLOWED: dict[int | str, dict[str, Any]] = {200: {**_EVENTS, "description": "The run's events"}}
+"""What the documentation says of a route that always streams."""
 
 PING_S = 15
 

@@ -30,7 +30,7 @@ _PROMPT = {
     "exceed_context_size_error",
     "badrequesterror",
 }
-_ASKED_WAIT = re.compile(r"(?:try again in|retry after) (\d+(?:\.\d+)?) ?(ms|s)", re.IGNORECASE)
+_ASKED_WAIT = re.compile(r"(?:try again in|retry (?:after|in)) (\d+(?:\.\d+)?) ?(ms|s)", re.IGNORECASE)
 _MARKUP = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 
 
@@ -82,6 +82,8 @@ def read(content: bytes) -> Fault:
 
 def of(parsed: Any) -> Fault:
     """The fault in JSON: OpenAI's shape, or what other servers send instead."""
+    if isinstance(parsed, list) and len(parsed) == 1:  # Gemini's
+        [parsed] = parsed
     if not isinstance(parsed, dict):
         return Fault(_dumped(parsed))
     error = parsed.get("error", parsed.get("detail", parsed.get("message")))

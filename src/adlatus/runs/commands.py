@@ -85,7 +85,7 @@ async def create(
             raise ActiveRun(thread_id, active)
         await threads.add_messages(tx, project_id, thread_id, request.additional_messages or ())
         row = await _insert(tx, project_id, thread_id, settings, expires_after_s, claim)
-    return _told_of_creation(events, row, [])
+    return await _told_of_creation(events, row, [])
 
 
 async def clear(database: Database, events: EventLog, project_id: str, refused: ActiveRun, thread_id: str) -> None:
@@ -122,7 +122,7 @@ async def create_thread_and_run(
         if request.tool_resources:
             settings["tool_resources"] = request.tool_resources.model_dump()
         row = await _insert(tx, project_id, thread["id"], settings, expires_after_s, claim)
-    return _told_of_creation(events, row, [wire.frame("thread.created", Thread.of(thread).filled().json_bytes())])
+    return await _told_of_creation(events, row, [wire.frame("thread.created", Thread.of(thread).filled().json_bytes())])
 
 
 async def submit_tool_outputs(
@@ -152,7 +152,7 @@ async def submit_tool_outputs(
     if expired:
         events.append(run_id, *expired)
         raise _refused_outputs(RunStatus.EXPIRED)
-    return _told(events, queued, frames)
+    return await _told(events, queued, frames)
 
 
 async def _expired(tx: Transaction, run: Row) -> tuple[int, list[bytes]] | None:
@@ -187,7 +187,7 @@ async def cancel(database: Database, events: EventLog, project_id: str, thread_i
             raise InvalidRequest(f"Cannot cancel run with status '{error.current}'.") from error
         await leases.wake(tx)
     if frames:
-        events.append(run_id, attempt, frames)
+        await events.tell(run_id, attempt, frames)
     return Run.of(cancelling)
 
 
@@ -263,18 +263,21 @@ def _insertion(columns: tuple[str, ...]) -> Insert:
     return insert(runs).values(values).returning(runs)
 
 
-def _told_of_creation(events: EventLog, row: Row, first: list[bytes]) -> Queued:
+async def _told_of_creation(events: EventLog, row: Row, first: list[bytes]) -> Queued:
     """Tell of the new run: created and queued show the same object. *Source*: recorded streams."""
     json = Run.of(row).json_bytes()
-    return _told(events, row, [*first, wire.frame("thread.run.created", json), wire.frame("thread.run.queued", json)])
+    return await _told(
+        events, row, [*first, wire.frame("thread.run.created", json), wire.frame("thread.run.queued", json)]
+    )
 
 
-def _told(events: EventLog, row: Row, frames: list[bytes]) -> Queued:
+async def _told(events: EventLog, row: Row, frames: list[bytes]) -> Queued:
     """Tell of what a command did, under the attempt before the one of the executor."""
-    run, leased = Run.of(row), row["lease_token"] is not None
-    attempt = row["attempt"] - 1 if leased else row["attempt"]
-    if leased:
-        events.execute(run.id, attempt)  # from here on, so that readers need not look at the table in between
-    events.append(run.id, attempt, frames)
-    lease = Lease(run.id, run.thread_id, row["project_id"], row["lease_token"], row["attempt"]) if leased else None
-    return Queued(run, lease, attempt << 32)
+    run, attempt = Run.of(row), row["attempt"]
+    if row["lease_token"] is None:
+        await events.tell(run.id, attempt, frames)
+        return Queued(run, None, attempt << 32)
+    events.execute(run.id, attempt - 1)  # from here on, so that readers need not look at the table in between
+    events.append(run.id, attempt - 1, frames)
+    lease = Lease(run.id, run.thread_id, row["project_id"], row["lease_token"], attempt)
+    return Queued(run, lease, (attempt - 1) << 32)

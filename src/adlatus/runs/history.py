@@ -49,15 +49,12 @@ async def read(connection: Connection, run: Run, route: Route, left: Left, *, be
         most_messages=_most_messages(run.truncation_strategy),
     )
     shown = await reading.shown(left.prompt_tokens, newest_stays=not own)
-    return [_item(item) for block in (*shown, *own) for item in block.items]
+    items = [item for block in (*shown, *own) for item in block.items]
+    return [item if isinstance(item, Calls) else Message.of(item) for item in items]
 
 
 def _most_messages(strategy: Json) -> int | None:
     return strategy["last_messages"] if strategy["type"] == "last_messages" else None
-
-
-def _item(item: Row | Calls) -> Item:
-    return item if isinstance(item, Calls) else Message.of(item)
 
 
 # --- What belongs together
@@ -103,44 +100,52 @@ def _weigh_calls(item: Calls, weight: Weight) -> None:
 
 
 def _blocks(items: Iterable[Row | Calls]) -> list[Block]:
-    """The items of one run in their order, with the text and the calls of one turn together."""
+    """Items in their order, with the text and the calls of one turn together."""
     blocks: list[Block] = []
     for item in items:
-        if isinstance(item, Calls) and blocks and not isinstance(blocks[-1].items[-1], Calls):
+        if isinstance(item, Calls) and item.message_id:
             blocks[-1].items.append(item)
         else:
             blocks.append(Block([item]))
     return blocks
 
 
-def _calls(run_id: str, details: Json) -> list[Row | Calls]:
+def _items(run_id: str, steps: Iterable[tuple[Json, Row | None]]) -> list[Row | Calls]:
+    """What a run has said and called, by its steps: their details, and the messages as far as there are any."""
+    items: list[Row | Calls] = []
+    message_id: str | None = None
+    for details, row in steps:
+        if row:
+            items.append(row)
+        else:
+            items += _calls(run_id, message_id, details)
+        message_id = row["id"] if row else None
+    return items
+
+
+def _calls(run_id: str, message_id: str | None, details: Json) -> list[Calls]:
     """The calls of a step that have outputs, as the one item that they are."""
     calls = tuple(
         call
         for call in details.get("tool_calls", ())
         if call["type"] == "function" and call["function"]["output"] is not None
     )
-    return [Calls(run_id, calls)] if calls else []
+    return [Calls(run_id, calls, message_id)] if calls else []
 
 
-def _in_step_order(rows: Sequence[Row]) -> list[Row | Calls]:
+def _of_run(rows: Sequence[Row]) -> list[Row | Calls]:
     """The messages of a run, oldest first, with its calls where its steps have them."""
-    steps: list[Json] = next((row["steps"] for row in rows if row["steps"]), [])
-    left = {row["id"]: row for row in rows}
-    items: list[Row | Calls] = []
-    for details in steps:
-        if details["type"] == "tool_calls":
-            items += _calls(rows[0]["run_id"], details)
-        elif row := left.pop(details["message_creation"]["message_id"], None):
-            items.append(row)
-    return [*items, *left.values()]
+    steps: list[Json] | None = next((row["steps"] for row in rows if row["steps"]), None)
+    if steps is None:
+        return list(rows)
+    by_id = {row["id"]: row for row in rows}
+    messages = (by_id.get(step.get("message_creation", {}).get("message_id")) for step in steps)
+    return _items(rows[0]["run_id"], zip(steps, messages, strict=True))
 
 
 async def _own_exchange(connection: Connection, run_id: str) -> list[Row | Calls]:
-    items: list[Row | Calls] = []
-    for row in await connection.fetch(statements.OWN, the_run=run_id):
-        items += [row] if row["id"] else _calls(run_id, row["details"])
-    return items
+    rows = await connection.fetch(statements.OWN, the_run=run_id)
+    return _items(run_id, ((row["details"], row if row["id"] else None) for row in rows))
 
 
 # --- Reading
@@ -154,15 +159,13 @@ class _End:
     run: Run
     order: statements.Order
     ended: bool = False
-    _cursor: Row | None = None
+    _cursor: tuple[int, int] | None = None
     _held: list[Row] = field(default_factory=list)
 
     async def more(self, wanted: int) -> list[Block]:
         """The next blocks in the order of reading: about as many messages as wanted. Runs are never cut."""
         size = next((size for size in statements.PAGE_SIZES if size >= wanted), statements.PAGE_SIZES[-1])
-        created_at, seq = (
-            (self._cursor["created_at"], self._cursor["seq"]) if self._cursor else statements.START[self.order]
-        )
+        created_at, seq = self._cursor or statements.START[self.order]
         page = await self.connection.fetch(
             statements.page(self.order, size),
             the_thread=self.run.thread_id,
@@ -171,7 +174,8 @@ class _End:
             from_seq=seq,
         )
         self.ended = not page or len(page) == page[0]["found"] < size
-        self._cursor = page[-1] if page else self._cursor
+        if page:
+            self._cursor = (page[-1]["created_at"], page[-1]["seq"])
         rows = self._held + page
         self._held = [] if self.ended else _of_last_run(rows)
         return list(self._blocks(rows[: len(rows) - len(self._held)]))
@@ -183,7 +187,7 @@ class _End:
             if run_id is None:
                 yield from (Block([row]) for row in of_run)
                 continue
-            blocks = _blocks(_in_step_order(of_run[::-1] if newest_first else of_run))
+            blocks = _blocks(_of_run(of_run[::-1] if newest_first else of_run))
             yield from reversed(blocks) if newest_first else blocks
 
 

@@ -89,7 +89,6 @@ class Journal:
         self._used = NOTHING_USED
         self._message: telling.OpenMessage | None = None
         self._calls: wire.CallDeltas | None = None
-        self._calls_id: str | None = None
 
     async def load(self) -> Loaded:
         """The run, what it has done so far, and how much time it has left."""
@@ -118,7 +117,7 @@ class Journal:
             if isinstance(piece, Called | Argued):
                 if self._calls is None:
                     frames = self._tell(frames)
-                    await to_the_end(self._open_calls())
+                    await to_the_end(self._turn_to_calls())
                 assert self._calls
                 frames.append(telling.of_call(self._calls, piece))
             else:
@@ -165,11 +164,11 @@ class Journal:
         )
 
     async def _open_message(self) -> None:
-        step_id, message_id = new_id("step"), new_id("msg")
+        message_id = new_id("msg")
         row = await self._database.fetch_row(
             statements.OPEN_MESSAGE,
             **self._held,
-            step_id=step_id,
+            step_id=new_id("step"),
             message_id=message_id,
             step_details=message_creation(message_id),
         )
@@ -177,18 +176,25 @@ class Journal:
             raise LeaseLost
         step, message = RunStep.of(_part(row, "step.")), Message.of(_part(row, "message."))
         self._tell([*telling.opened("thread.run.step", step), *telling.opened("thread.message", message)])
-        self._message = telling.OpenMessage(step_id, message_id)
+        self._message = telling.OpenMessage(message_id)
 
-    async def _open_calls(self) -> None:
-        step_id = new_id("step")
-        row = await self._database.fetch_row(statements.OPEN_CALLS, **self._held, step_id=step_id)
-        if row is None:
-            raise LeaseLost
-        self._tell(telling.opened("thread.run.step", RunStep.of(row)))
-        self._calls, self._calls_id = wire.CallDeltas(step_id), step_id
+    async def _turn_to_calls(self) -> None:
+        """Open the step of the turn's calls. One step at a time: the message that came before is completed.
+
+        *Source*: recorded runs, and openai-node, which refuses a second open step.
+        """
+        step_id, frames = new_id("step"), []
+        async with self._database.transaction() as tx:
+            await self._hold(tx)
+            if self._message:
+                frames = await self._complete_message(tx)
+            row = await tx.fetch_row(statements.OPEN_CALLS, **self._held, step_id=step_id)
+        assert row is not None, "the lease is held"
+        self._tell([*frames, *telling.opened("thread.run.step", RunStep.of(row))])
+        self._message, self._calls = None, wire.CallDeltas(step_id)
 
     async def _ask_client(self) -> None:
-        run_id, calls = self._lease.run_id, _calls_of(self.turn)
+        calls = _calls_of(self.turn)
         async with self._database.transaction() as tx:
             run = await tx.fetch_row(
                 statements.move(RunStatus.REQUIRES_ACTION, sources(RunStatus.REQUIRES_ACTION)),
@@ -198,18 +204,19 @@ class Journal:
             if run is None:
                 await self._refuse(tx, RunStatus.REQUIRES_ACTION)
                 return
-            usage = None if self._message else self._turn_used
             await tx.fetch(
-                statements.KEEP_CALLS, the_run=run_id, new_details=tool_calls(calls), new_usage=_plain(usage)
+                statements.KEEP_CALLS,
+                the_run=self._lease.run_id,
+                new_details=tool_calls(calls),
+                new_usage=self._turn_used.model_dump(),
             )
-            frames = await self._complete_message(tx) if self._message else []
-        self._tell([*frames, telling.event("thread.run", Run.of(run)), wire.DONE])
+        self._tell([telling.event("thread.run", Run.of(run)), wire.DONE])
 
     async def _complete_message(self, tx: Transaction) -> list[bytes]:
-        """Complete the message that the model wrote before its calls; what the turn used is told with it."""
+        """Complete the message that the model wrote before its calls; what the turn used is told with those."""
         run_id = self._lease.run_id
         messages = await tx.fetch(statements.end_messages(None), the_run=run_id, new_content=self.turn.content)
-        steps = await tx.fetch(statements.COMPLETE_MESSAGE_STEP, the_run=run_id, new_usage=_plain(self._turn_used))
+        steps = await tx.fetch(statements.COMPLETE_MESSAGE_STEP, the_run=run_id, new_usage=NOTHING_USED.model_dump())
         return telling.ended(messages, steps)
 
     async def _end(self, ending: Ending) -> None:
@@ -233,7 +240,6 @@ class Journal:
                 ending,
                 content=self.turn.content or [text_content("")],
                 calls=tool_calls(_calls_of(self.turn)) if self._calls else None,
-                charged=self._message.step_id if self._message else self._calls_id,
                 usage=self._turn_used,
             )
         self._tell([*frames, telling.event("thread.run", Run.of(run)), wire.DONE])
@@ -336,7 +342,6 @@ async def _end_open_parts(
     *,
     content: list[Json],
     calls: Json | None = None,
-    charged: str | None = None,
     usage: Usage | None = None,
 ) -> list[bytes]:
     """End the message and the steps that are in progress; their events, the message's first."""
@@ -344,8 +349,7 @@ async def _end_open_parts(
     steps = await tx.fetch(
         statements.end_steps(ending.step, ending.calls),
         the_run=run_id,
-        charged=charged,
-        new_usage=_plain(usage),
+        new_usage=usage.model_dump() if usage else None,
         new_details=calls,
         new_last_error=of_step(ending.error).model_dump() if ending.error else None,
     )
@@ -358,10 +362,6 @@ def _calls_of(turn: Turn) -> list[Json]:
 
 def _sum(steps: Sequence[Row]) -> Usage:
     return sum((Usage.of(step["usage"]) for step in steps if step["usage"]), NOTHING_USED)
-
-
-def _plain(usage: Usage | None) -> Json | None:
-    return usage.model_dump() if usage else None
 
 
 def _part(row: Row, prefix: str) -> Row:

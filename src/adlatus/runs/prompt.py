@@ -19,10 +19,14 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Calls:
-    """The function calls of one turn of a run, as its step has them: each with its output."""
+    """The function calls of one turn of a run, as its step has them: each with its output.
+
+    `message_id` is of the message that the model has said in the same turn, which then comes just before.
+    """
 
     run_id: str
     calls: tuple[Json, ...]
+    message_id: str | None = None
 
 
 Item = Message | Calls
@@ -151,8 +155,8 @@ def _conversation(items: Sequence[Item], route: Route, fetched: Mapping[str, str
 
 
 def _said_with(calls: Calls, before: Item | None) -> str:
-    """What the model said in the turn of its calls: the message of the run just before them. Chat has both in one."""
-    return text(before.content) if isinstance(before, Message) and before.run_id == calls.run_id else ""
+    """What the model said in the turn of its calls, which chat has in one message."""
+    return text(before.content) if isinstance(before, Message) and before.id == calls.message_id else ""
 
 
 def _called(item: Calls, said: str | None) -> list[Json]:

@@ -13,10 +13,9 @@ from adlatus.wire.steps import RunStep
 
 
 class OpenMessage:
-    """The message that is being written: its step, and the deltas of its parts."""
+    """The message that is being written: the deltas of its parts."""
 
-    def __init__(self, step_id: str, message_id: str) -> None:
-        self.step_id = step_id
+    def __init__(self, message_id: str) -> None:
         self._message_id = message_id
         self._text: wire.TextDeltas | None = None
         self._refusal: wire.RefusalDeltas | None = None

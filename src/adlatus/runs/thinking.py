@@ -43,12 +43,12 @@ class Thinking:
             case _Stage.ANSWERING:
                 return text
 
-    def finish(self, *, with_blanks: bool) -> str:
-        """What is shown of what was held back, now that the model has ended; `with_blanks` even if it is whitespace."""
+    def finish(self) -> str:
+        """What may be shown of what was held back, now that the model has ended."""
         tag, self._tag = self._tag, ""
         if self._stage is _Stage.THINKING:
             self.hidden.append(tag)
-        if self._stage is not _Stage.BEGINNING or not (tag or with_blanks):
+        if self._stage is not _Stage.BEGINNING:
             return ""
         self._stage = _Stage.ANSWERING
         return "".join(self._blank) + tag

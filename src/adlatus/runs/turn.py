@@ -86,11 +86,16 @@ class Turn:
         return new
 
     def finish(self) -> list[Piece]:
-        """The answer has ended; returns what was held back. Whitespace before calls is nothing that was said."""
-        text = self._thinking.finish(with_blanks=not self.calls)
+        """The answer has ended; returns what was held back, which is nothing that was said where calls came after."""
+        text = self._thinking.finish()
+        if self.calls:
+            self._thinking.hidden.append(text)
+            return []
         return [self._say("text", text)] if text else []
 
     def _add(self, delta: Json, new: list[Piece], *, whole: bool) -> None:
+        if self.calls:
+            delta = self._without_afterthought(delta)
         if content := delta.get("content"):
             text = text_of(content) or _joined(content)
             if not self._thinking.over:
@@ -106,6 +111,12 @@ class Turn:
             self._thinking.hidden.append(reasoning)
         if delta.get("tool_calls") or delta.get("function_call"):
             new += self._calls.fold(delta, whole=whole)
+
+    def _without_afterthought(self, delta: Json) -> Json:
+        """The delta without words: a turn ends with its calls, and what models mumble after them is not shown."""
+        content = delta.get("content")
+        self._thinking.hidden += [text_of(content) or _joined(content), text_of(delta.get("refusal"))]
+        return {name: value for name, value in delta.items() if name not in ("content", "refusal")}
 
     def _say(self, part: Part, text: str) -> str:
         self._parts.setdefault(part, []).append(text)

@@ -2,32 +2,36 @@
 
 The executing process numbers a run's events (`attempt · 2^32 + n`; attempt 0 is the creation) and hands them to its
 local readers at once. Every 100 ms it writes what is new of all its runs in one statement. `follow` hides where the
-events come from: memory, the table, or, where events are missing, the run as it is now.
+events come from: memory, the table, or, where events are missing, the run's objects as they are now.
 """
 
 import asyncio
 import time
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import structlog
-from sqlalchemy import ARRAY, BigInteger, ClauseElement, LargeBinary, Text, delete, func, select, text
+from sqlalchemy import ARRAY, BigInteger, LargeBinary, Text, delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 
-from adlatus.errors import Unavailable, body, not_found
-from adlatus.store.db import Connection, Row, param
-from adlatus.store.tables import ENDED, run_events, runs
+from adlatus.errors import ApiError, Unavailable, body, not_found
+from adlatus.store import snapshot
+from adlatus.store.db import Connection, param
+from adlatus.store.tables import run_events
 from adlatus.wire import events as wire
-from adlatus.wire.runs import Run, RunStatus
 
 log = structlog.get_logger(__name__)
+Result = TypeVar("Result")
 
 FLUSH_S = 0.1
 PRUNE_S = 3600.0
 OUTAGE_S = 1.0
 SILENCE_S = 1.0
-"""How long an ended run may be silent before its readers get its current object in place of missing events."""
+"""How long a reader hears nothing before it looks at the run, and a stopped run is silent before events are missing."""
 
 STOPPED = Unavailable("The server is stopping; the run goes on elsewhere or after the restart. Retrieve it to see.")
 
@@ -51,8 +55,13 @@ _READ = (
     .order_by(run_events.c.first_number)
     .limit(64)
 )
-_RUN = select(runs).where(runs.c.id == param("run_id", Text()))
-_PRUNE = delete(run_events).where(run_events.c.written_at < func.now() - text("interval '24 hours'"))
+_a_day_ago = func.now() - text("interval '24 hours'")
+_later = run_events.alias("later")
+# All rows of a run go together, or its readers would find the middle of a stream
+_PRUNE = delete(run_events).where(
+    run_events.c.written_at < _a_day_ago,
+    ~select(_later.c.run_id).where(_later.c.run_id == run_events.c.run_id, _later.c.written_at >= _a_day_ago).exists(),
+)
 
 
 class _Channel:
@@ -88,6 +97,25 @@ class _Channel:
         return b"".join(self.frames[start:stop]), self.numbers[stop - 1] if stop > start else after
 
 
+@dataclass
+class _Reader:
+    """Where a reader of a run is. `stopped` is the attempt in which it saw the run stopped, and when it did first."""
+
+    run_id: str
+    after: int
+    look_at: float = 0.0
+    stopped: tuple[int, float] | None = None
+
+    def heard(self, last: int) -> None:
+        self.after, self.look_at, self.stopped = last, time.monotonic() + SILENCE_S, None
+
+    def silent_since(self, state: snapshot.State) -> float:
+        """Since when the run has been stopped, as far as this reader knows, without a word more."""
+        if self.stopped is None or self.stopped[0] != state.attempt:
+            self.stopped = state.attempt, time.monotonic()
+        return self.stopped[1]
+
+
 class EventLog:
     """The events of the runs of one process, and the way to anybody else's."""
 
@@ -105,6 +133,17 @@ class EventLog:
         channel.append(attempt, frames)
         self._dirty[run_id] = channel
 
+    async def tell(self, run_id: str, attempt: int, frames: Iterable[bytes]) -> None:
+        """Append all events of an attempt in which this process does not execute the run, and write them at once.
+
+        So readers of the table find them before those of the executor, which may have begun already. While the database
+        does not answer they stay in memory.
+        """
+        self.append(run_id, attempt, frames)
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(OUTAGE_S):
+                await self.write()
+
     def execute(self, run_id: str, attempt: int) -> None:
         """This process executes the run from this attempt on: its readers here need no database."""
         self._channels.setdefault(run_id, _Channel(attempt << 32)).live = True
@@ -119,31 +158,36 @@ class EventLog:
     async def follow(self, run_id: str, after: int = 0) -> AsyncIterator[bytes]:
         """The frames of a run after a number, as they come, up to the next end of its stream.
 
-        Ends early with an `error` event when this process stops.
+        Where events are missing, the run's current objects come in their place: its steps and messages, the run, and
+        `done` if it has stopped; else the stream goes on after the hole. A reader that has had everything of a stopped
+        run gets the run and `done`: its number is not below that of the `done` that the table ends with
+        (`snapshot.State.end`). What stands in for events has no `id:` line: the reader comes back to the last that it
+        had. Ends early with an `error` event when this process stops or the run is gone.
         """
-        quiet_since = time.monotonic()
+        reader = _Reader(run_id, after)
         while True:
             channel = self._channels.get(run_id)
             changed = channel.changed if channel else None
-            here = channel is not None and after >= channel.base
-            frames, last = channel.since(after) if channel and here else (b"", after)
-            if not frames and not (channel and here and channel.live):
-                frames, last = await self._stored(run_id, after)
-            if frames:
-                after, quiet_since = last, time.monotonic()
-                yield frames
-            elif channel and not here:
-                after = channel.base  # of what came before, nothing is kept
+            here = channel if channel and reader.after >= channel.base else None
+            live = here is not None and here.live
+            frames, last = here.since(reader.after) if here else (b"", reader.after)
+            if not frames and not live:
+                frames, last = await self._stored(run_id, reader.after)
+                if channel and not here and last == reader.after:
+                    last = channel.base  # whatever came before is nowhere
+            if last > reader.after:
+                if not frames and not _adjoins(reader.after, last + 1):
+                    frames = await self._in_place_of_missing(run_id)
+                reader.heard(last)
             elif self._stopped:
-                frames = wire.frame("error", wire.compact(body(STOPPED))) + wire.DONE
-                yield frames
-            elif channel and channel.live and changed:
+                frames = _error(STOPPED)
+            elif live and changed:
                 await changed.wait()
-            elif time.monotonic() - quiet_since > SILENCE_S and (frames := await self._ending(run_id)):
-                yield frames
-            else:
+            elif not (frames := await self._look(reader)):
                 with suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait() if changed else asyncio.sleep(FLUSH_S), FLUSH_S)
+            if frames:
+                yield frames
             if frames.endswith(wire.DONE):
                 return
 
@@ -156,7 +200,7 @@ class EventLog:
                 await self.write()
                 if time.monotonic() > prune_at:
                     prune_at = time.monotonic() + PRUNE_S
-                    await self._database.fetch(_PRUNE)
+                    await self.prune()
             except Unavailable:
                 log.warning("events are kept in memory until the database answers again", runs=len(self._dirty))
 
@@ -164,6 +208,10 @@ class EventLog:
         """Write the new events of all runs in one statement, one row per run."""
         async with self._writing:
             await self._write()
+
+    async def prune(self) -> None:
+        """Delete the events of runs of which nothing was told for a day."""
+        await self._database.fetch(_PRUNE)
 
     async def _write(self) -> None:
         batch = [(run_id, channel, len(channel.frames)) for run_id, channel in self._dirty.items()]
@@ -192,32 +240,58 @@ class EventLog:
             await self.write()
 
     async def _stored(self, run_id: str, after: int) -> tuple[bytes, int]:
+        """The stored frames after a number, up to the first end or hole, and the number up to which that goes."""
         frames = b""
-        for row in await self._fetch_patiently(_READ, run_id=run_id, after=after):
-            part = row["frames"] if row["first_number"] > after else _after(row["frames"], after)
-            frames, after = frames + part, row["last_number"]
+        for row in await _patiently(partial(self._database.fetch, _READ, run_id=run_id, after=after)):
+            first = row["first_number"]
+            if first > after and not _adjoins(after, first):
+                return frames, after if frames else first - 1
+            frames += row["frames"] if first > after else _after(row["frames"], after)
+            after = row["last_number"]
             if (end := frames.find(wire.DONE)) >= 0:
                 return frames[: end + len(wire.DONE)], after
         return frames, after
 
-    async def _fetch_patiently(self, statement: ClauseElement, **params: object) -> list[Row]:
-        """The rows of a statement; while the database does not answer, a reader waits for it."""
-        while True:
-            try:
-                return await self._database.fetch(statement, **params)
-            except Unavailable:
-                await asyncio.sleep(OUTAGE_S)
-
-    async def _ending(self, run_id: str) -> bytes:
-        """The current object of a run that has ended or waits for its client, and the end of the stream."""
-        rows = await self._fetch_patiently(_RUN, run_id=run_id)
-        if not rows:
-            gone = not_found("run", run_id)
-            return wire.frame("error", wire.compact(body(gone))) + wire.DONE
-        run = Run.of(rows[0])
-        if run.status not in (*ENDED, RunStatus.REQUIRES_ACTION):
+    async def _look(self, reader: _Reader) -> bytes:
+        """What a reader gets that has heard nothing for a while: mostly nothing, else the end of its stream."""
+        if time.monotonic() < reader.look_at:
             return b""
-        return wire.frame(f"thread.run.{run.status}", run.json_bytes()) + wire.DONE
+        state = await _patiently(partial(snapshot.state, self._database, reader.run_id))
+        if state is None:
+            return _error(not_found("run", reader.run_id))
+        if state.end is not None and state.end <= reader.after:
+            return state.ending()
+        now = time.monotonic()
+        reader.look_at = now + (FLUSH_S if state.stopped else SILENCE_S)
+        if state.stopped and now - reader.silent_since(state) > SILENCE_S:
+            return await self._in_place_of_missing(reader.run_id)
+        return b""
+
+    async def _in_place_of_missing(self, run_id: str) -> bytes:
+        """The current objects of a run, the run last, and the end of its stream if the run has stopped."""
+        state = await _patiently(partial(snapshot.state, self._database, run_id))
+        if state is None:
+            return _error(not_found("run", run_id))
+        return await _patiently(partial(snapshot.parts, self._database, run_id)) + state.ending()
+
+
+async def _patiently(ask: Callable[[], Awaitable[Result]]) -> Result:
+    """What the database says; while it does not answer, a reader waits for it."""
+    while True:
+        try:
+            return await ask()
+        except Unavailable:
+            await asyncio.sleep(OUTAGE_S)
+
+
+def _error(error: ApiError) -> bytes:
+    """The end of a stream that ends early."""
+    return wire.frame("error", wire.compact(body(error))) + wire.DONE
+
+
+def _adjoins(after: int, number: int) -> bool:
+    """Whether no event is known to be missing between two numbers; an attempt may have ended anywhere."""
+    return number == after + 1 or (after > 0 and number & 0xFFFFFFFF == 1)
 
 
 def _after(frames: bytes, after: int) -> bytes:

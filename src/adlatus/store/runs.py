@@ -187,15 +187,14 @@ def move(
 
 @cache
 def end_steps(message: StepStatus, calls: StepStatus) -> ReturningUpdate[Any]:
-    """End the open steps of a run, those that write a message and those that call tools.
+    """End the open step of a run, be it one that writes a message or one that calls tools.
 
-    `charged` is the step that tells of `new_usage`; the others tell of what was kept with them. `new_details` are the
-    calls as far as they have come, null where they are kept already.
+    `new_usage` and `new_details`, the calls as far as they have come, are null where they are kept already.
     """
     calls_tools = run_steps.c.type == "tool_calls"
     values: dict[str, Any] = {
         "status": case((calls_tools, literal(calls.value)), else_=literal(message.value)),
-        "usage": case((run_steps.c.id == param("charged", Text()), param("new_usage", JSON())), else_=_kept),
+        "usage": func.coalesce(param("new_usage", JSON()), _kept),
         "last_error": param("new_last_error", JSON()),
         "step_details": case(
             (calls_tools, func.coalesce(param("new_details", JSON()), run_steps.c.step_details)),

@@ -5,6 +5,7 @@ endpoint can show them all. The contents are neutral, everything around them is 
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,19 @@ JSON: Headers = {"content-type": "application/json"}
 DONE = b"data: [DONE]\n\n"
 TEXT = "Grüße, Jane!"
 """What the models say."""
+
+
+def _function(name: str, **properties: Any) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": properties}
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+TOOLS = [_function("weather", city={"type": "string"}), _function("now")]
+"""What is offered to the models that call functions."""
+
+FORCED = {"type": "function", "function": {"name": "weather"}}
+BERLIN = ("weather", '{"city": "Berlin"}')
+KOELN = ("weather", '{"city": "Köln"}')
 
 OPENAI_PARAMETERS = frozenset(
     {
@@ -54,8 +68,13 @@ class Answer:
 class Scenario:
     """What a server answers to runs of the model `name`, in turn, and what becomes of the run.
 
-    `says` are words of `last_error.message`, which has to tell the operator what to do. `heard` is how many requests
-    the server gets, `omits` what the last of them is without.
+    `usage` is what each answer tells; where it tells none, it is counted, with the `hidden` reasoning. `says` are words
+    of `last_error.message`, which has to tell the operator what to do. `heard` is how many requests the server gets,
+    `omits` what the last of them is without.
+
+    `calls` are the functions that the model calls, as names and arguments, once it has `said` something. If the run is
+    to complete, it waits for their outputs, and the last answer follows them. `ids` are those of the calls where they
+    are the server's own. `asks` is what the run is created with beside the functions.
     """
 
     name: str
@@ -68,6 +87,16 @@ class Scenario:
     reason: str | None = None
     heard: int = 1
     omits: frozenset[str] = frozenset()
+    hidden: str = ""
+    said: str | None = None
+    calls: tuple[tuple[str, str], ...] = ()
+    ids: tuple[str, ...] = ()
+    asks: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the run waits for outputs."""
+        return bool(self.calls) and self.status == "completed"
 
 
 @dataclass(frozen=True)
@@ -95,7 +124,37 @@ def body(content: bytes | dict[str, Any], status: int = 200, headers: Headers | 
 
 
 def refused(
-    name: str, answer: Answer, *says: str, code: str = "server_error", text: str | None = None, usage: Usage = None
+    name: str,
+    answer: Answer,
+    *says: str,
+    code: str = "server_error",
+    text: str | None = None,
+    usage: Usage = None,
+    calls: tuple[tuple[str, str], ...] = (),
 ) -> Scenario:
-    """A run that fails with what the server answered, after one request. `text` is what it said till then."""
-    return Scenario(name, (answer,), text, usage, status="failed", code=code, says=says)
+    """A run that fails with what the server answered, after one request. `text` and `calls` came till then."""
+    return Scenario(name, (answer,), text, usage, status="failed", code=code, says=says, calls=calls)
+
+
+def calling(
+    name: str,
+    answer: Answer,
+    then: Answer,
+    *calls: tuple[str, str],
+    usage: Usage = None,
+    said: str | None = None,
+    ids: tuple[str, ...] = (),
+    hidden: str = "",
+    asks: Mapping[str, Any] | None = None,
+) -> Scenario:
+    """A run whose model calls functions in its first answer, and then says `TEXT`."""
+    return Scenario(
+        name, (answer, then), usage=usage, heard=2, said=said, calls=calls, ids=ids, hidden=hidden, asks=asks or {}
+    )
+
+
+def cut(
+    name: str, reason: str, answer: Answer, *calls: tuple[str, str], usage: Usage = None, hidden: str = ""
+) -> Scenario:
+    """A run that is incomplete before it has said a word; calls that have begun are of no use."""
+    return Scenario(name, (answer,), None, usage, status="incomplete", reason=reason, calls=calls, hidden=hidden)

@@ -1,6 +1,6 @@
 """Azure OpenAI: filter results around and in the chunks, chunks without delta or model, numbers as error codes."""
 
-from tests.runs.manners import DONE, Manner, Scenario, body, refused, stream
+from tests.runs.manners import BERLIN, DONE, KOELN, Manner, Scenario, body, calling, cut, refused, stream
 
 _SAFE = (
     b'{"hate":{"filtered":false,"severity":"safe"},"self_harm":{"filtered":false,"severity":"safe"},'
@@ -43,6 +43,33 @@ _USAGE = (
 )
 _WHOLE = stream(*_SAID, _chunk(b"{}", b'"stop"', b"{}"), _USAGE, DONE)
 
+_VIOLENT = _SAFE.replace(
+    b'"violence":{"filtered":false,"severity":"safe"}', b'"violence":{"filtered":true,"severity":"medium"}'
+)
+
+
+def _call(entry: bytes) -> bytes:
+    return _chunk(b'{"tool_calls":[' + entry + b"]}", filtered=b"{}")
+
+
+_BEGUN = (
+    _PROMPT,
+    _chunk(b'{"content":null,"refusal":null,"role":"assistant"}', filtered=b"{}"),
+    _call(
+        b'{"function":{"arguments":"","name":"weather"},"id":"call_a0ExampleExampleExample1","index":0,"type":'
+        b'"function"}'
+    ),
+    _call(rb'{"function":{"arguments":"{\"city\": \"Ber"},"index":0}'),
+)
+_SECOND = (
+    _call(rb'{"function":{"arguments":"lin\"}"},"index":0}'),
+    _call(
+        b'{"function":{"arguments":"","name":"weather"},"id":"call_a0ExampleExampleExample2","index":1,"type":'
+        b'"function"}'
+    ),
+    _call('{"function":{"arguments":"{\\"city\\": \\"Köln\\"}"},"index":1}'.encode()),
+)
+
 AZURE = Manner(
     "azure",
     path="/openai/v1",
@@ -70,10 +97,7 @@ AZURE = Manner(
                     _chunk(
                         b"{}",
                         b'"content_filter"',
-                        _SAFE.replace(
-                            b'"violence":{"filtered":false,"severity":"safe"}',
-                            b'"violence":{"filtered":true,"severity":"medium"}',
-                        ),
+                        _VIOLENT,
                     ),
                     DONE,
                 ),
@@ -81,6 +105,21 @@ AZURE = Manner(
             text="Grüße",
             status="incomplete",
             reason="content_filter",
+        ),
+        calling(
+            "calls-twice",
+            stream(*_BEGUN, *_SECOND, _chunk(b"{}", b'"tool_calls"', b"{}"), _USAGE, DONE),
+            _WHOLE,
+            BERLIN,
+            KOELN,
+            usage=(19, 10, 0, 0),
+            ids=("call_a0ExampleExampleExample1", "call_a0ExampleExampleExample2"),
+        ),
+        cut(
+            "filters-a-call",
+            "content_filter",
+            stream(*_BEGUN, _chunk(b"{}", b'"content_filter"', _VIOLENT), DONE),
+            ("weather", '{"city": "Ber'),
         ),
         refused(
             "filters-the-prompt",

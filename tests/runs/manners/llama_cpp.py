@@ -1,6 +1,6 @@
 """llama.cpp: timings in the last chunks, pings, a 503 while it loads, error events of its own in older builds."""
 
-from tests.runs.manners import DONE, Manner, Scenario, body, refused, stream
+from tests.runs.manners import BERLIN, DONE, KOELN, Manner, Scenario, body, calling, cut, refused, stream
 
 _JSON = {"content-type": "application/json; charset=utf-8"}
 _TIMINGS = (
@@ -29,6 +29,26 @@ _USAGE = _event(b"", b',"usage":{"completion_tokens":10,"prompt_tokens":19,"tota
 _WHOLE = stream(*_SAID, _END, _USAGE, DONE)
 _LOADING = body(b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}', 503, _JSON)
 
+_USED = (19, 10, 0, 0)
+_CALLED = _chunk(b"{}", b'"tool_calls"')
+_ID = "ABCDEFabcdef0123456789ABCDEFabcd"
+
+
+def _call(index: int, rest: bytes) -> bytes:
+    return _chunk(b'{"tool_calls":[{"index":%d,%b}]}' % (index, rest))
+
+
+def _begun(index: int, call_id: bytes) -> bytes:
+    return _call(index, call_id + rb'"type":"function","function":{"name":"weather","arguments":"{"}')
+
+
+def _argued(index: int, city: str) -> tuple[bytes, ...]:
+    pieces = (r"\"city\":", r" \"" + city, r"\"}")
+    return tuple(_call(index, b'"function":{"arguments":"' + piece.encode() + b'"}') for piece in pieces)
+
+
+_WITH_ID = _begun(0, b'"id":"' + _ID.encode() + b'",')
+
 LLAMA_CPP = Manner(
     "llama_cpp",
     models=body(
@@ -55,6 +75,108 @@ LLAMA_CPP = Manner(
                 ),
             ),
             usage=(19, 10, 0, 0),
+        ),
+        Scenario(
+            "thinks-in-tags",
+            (
+                stream(
+                    _ROLE,
+                    *(
+                        _chunk(b'{"content":"' + said + b'"}')
+                        for said in (b"<think>", b"Jane", b" wants <", rb"/b> </think>\n", b"</b>")
+                    ),
+                    *_SAID[1:],
+                    _END,
+                    DONE,
+                ),
+            ),
+            text="</b>Grüße, Jane!",
+            hidden="Jane wants </b> ",
+        ),
+        cut(
+            "thinks-only",
+            "max_completion_tokens",
+            stream(_ROLE, _chunk(b'{"reasoning_content":"Jane wants"}'), _chunk(b"{}", b'"length"'), _USAGE, DONE),
+            usage=_USED,
+        ),
+        calling(
+            "calls-twice",
+            stream(
+                _ROLE,
+                _WITH_ID,
+                *_argued(0, "Berlin"),
+                _begun(1, b'"id":"' + _ID.lower().encode() + b'",'),
+                *_argued(1, "Köln"),
+                _CALLED,
+                _USAGE,
+                DONE,
+            ),
+            _WHOLE,
+            BERLIN,
+            KOELN,
+            usage=_USED,
+            ids=(_ID, _ID.lower()),
+        ),
+        *(
+            calling(
+                f"calls-with-{name}-id",  # some templates give none
+                stream(
+                    _ROLE,
+                    *(
+                        piece
+                        for index, city in enumerate(("Berlin", "Köln"))
+                        for piece in (_begun(index, call_id), *_argued(index, city))
+                    ),
+                    _CALLED,
+                    _USAGE,
+                    DONE,
+                ),
+                _WHOLE,
+                BERLIN,
+                KOELN,
+                usage=_USED,
+            )
+            for name, call_id in (("an-empty", b'"id":"",'), ("no", b""))
+        ),
+        calling(
+            "mumbles-after-its-call",
+            stream(
+                _ROLE,
+                _WITH_ID,
+                *_argued(0, "Berlin"),
+                _chunk(rb'{"content":"\n\nI have "}'),
+                _chunk(b'{"content":"called it."}'),
+                _CALLED,
+                _USAGE,
+                DONE,
+            ),
+            _WHOLE,
+            BERLIN,
+            usage=_USED,
+            ids=(_ID,),
+        ),
+        calling(
+            "repeats-names",  # as builds of May 2025 do, which have the id in the wrong place
+            stream(
+                _ROLE,
+                *(
+                    _call(0, b'"function":{"id":"' + _ID.encode() + b'","name":"weather","arguments":"' + piece + b'"}')
+                    for piece in (rb"{\"city", rb"\": \"Ber", rb"lin\"}")
+                ),
+                _CALLED,
+                _USAGE,
+                DONE,
+            ),
+            _WHOLE,
+            BERLIN,
+            usage=_USED,
+        ),
+        calling(
+            "calls-with-cut-arguments",
+            stream(_ROLE, _WITH_ID, _call(0, rb'"function":{"arguments":"\"city\": \"Berl"}'), _CALLED, DONE),
+            stream(*_SAID, _END, DONE),
+            ("weather", '{"city": "Berl'),
+            ids=(_ID,),
         ),
         Scenario(
             "pings",

@@ -1,6 +1,18 @@
 """Ollama: the role in every chunk, a fixed fingerprint, errors in three shapes, a list that may be null."""
 
-from tests.runs.manners import DONE, OPENAI_PARAMETERS, Manner, Scenario, body, refused, stream
+from tests.runs.manners import (
+    BERLIN,
+    DONE,
+    KOELN,
+    OPENAI_PARAMETERS,
+    Manner,
+    Scenario,
+    body,
+    calling,
+    cut,
+    refused,
+    stream,
+)
 
 
 def _chunk(delta: bytes, finish_reason: bytes = b"null") -> bytes:
@@ -25,6 +37,24 @@ _SAID = (
 )
 _END = _chunk(b'{"role":"assistant","content":""}', b'"stop"')
 _USAGE = _event(b"", b',"usage":{"prompt_tokens":19,"completion_tokens":10,"total_tokens":29}')
+_WHOLE = stream(*_SAID, _END, _USAGE, DONE)
+_USED = (19, 10, 0, 0)
+_CALLED = _chunk(b'{"role":"assistant","content":""}', b'"tool_calls"')
+_IN_BERLIN = rb'"function":{"name":"weather","arguments":"{\"city\": \"Berlin\"}"}'
+_IN_KOELN = '"function":{"name":"weather","arguments":"{\\"city\\": \\"Köln\\"}"}'.encode()
+_FIRST = b'{"id":"call_hk81qg8b","index":0,"type":"function",' + _IN_BERLIN + b"}"
+_SECOND = b'{"id":"call_rk2xye1l","index":%d,"type":"function",' + _IN_KOELN + b"}"
+_IDS = ("call_hk81qg8b", "call_rk2xye1l")
+
+
+def _calls(*entries: bytes) -> bytes:
+    return _chunk(b'{"role":"assistant","content":"","tool_calls":[' + b",".join(entries) + b"]}")
+
+
+def _thinks(text: bytes) -> bytes:
+    return _chunk(b'{"role":"assistant","content":"","reasoning":"' + text + b'"}')
+
+
 _NOTHING = b'{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}'
 
 OLLAMA = Manner(
@@ -35,7 +65,7 @@ OLLAMA = Manner(
     model_ids=("qwen3:8b",),
     # it takes what it does not know for nothing: an answer may become longer than a run allows
     accepts=OPENAI_PARAMETERS - {"max_completion_tokens", "parallel_tool_calls", "tool_choice"},
-    ignores=frozenset({"max_completion_tokens"}),
+    ignores=frozenset({"max_completion_tokens", "parallel_tool_calls", "tool_choice"}),
     scenarios=(
         Scenario("qwen3:8b", (stream(*_SAID, _END, _USAGE, DONE),), usage=(19, 10, 0, 0)),
         Scenario(
@@ -50,6 +80,66 @@ OLLAMA = Manner(
                 ),
             ),
             usage=(19, 10, 0, 0),
+        ),
+        Scenario(
+            "deepseek-r1:7b",  # before 0.9 the reasoning was in the content
+            (
+                stream(
+                    *(
+                        _chunk(b'{"role":"assistant","content":"' + said + b'"}')
+                        for said in (b"\\u003cthink\\u003e", rb"\n\n", b"\\u003c/think\\u003e", rb"\n\n")
+                    ),
+                    *_SAID,
+                    _END,
+                    _USAGE,
+                    DONE,
+                ),
+            ),
+            usage=_USED,
+        ),
+        cut(
+            "thinks-only",
+            "max_completion_tokens",
+            stream(_thinks(b"Jane wants"), _chunk(b'{"role":"assistant","content":""}', b'"length"'), _USAGE, DONE),
+            usage=_USED,
+        ),
+        calling("calls", stream(_calls(_FIRST), _CALLED, _USAGE, DONE), _WHOLE, BERLIN, usage=_USED, ids=_IDS[:1]),
+        calling(
+            "thinks-and-calls-twice",
+            stream(
+                _thinks(b"Jane wants "), _thinks(b"both."), _calls(_FIRST), _calls(_SECOND % 1), _CALLED, _USAGE, DONE
+            ),
+            _WHOLE,
+            BERLIN,
+            KOELN,
+            usage=_USED,
+            ids=_IDS,
+        ),
+        calling(
+            "llama3.1",  # as of 2024: every index is 0, and the end is `stop`
+            stream(_calls(_FIRST), _calls(_SECOND % 0), _END, _USAGE, DONE),
+            _WHOLE,
+            BERLIN,
+            KOELN,
+            usage=_USED,
+            ids=_IDS,
+        ),
+        calling(
+            "calls-both-at-once",
+            stream(_calls(_FIRST, _SECOND % 0), _END, DONE),
+            stream(*_SAID, _END, DONE),
+            BERLIN,
+            KOELN,
+            ids=_IDS,
+        ),
+        calling(
+            "overlooks-that-one-was-enough",
+            stream(_calls(_FIRST), _calls(_SECOND % 1), _CALLED, _USAGE, DONE),
+            _WHOLE,
+            BERLIN,
+            usage=_USED,
+            ids=_IDS[:1],
+            asks={"parallel_tool_calls": False, "tool_choice": "required"},
         ),
         Scenario(
             "comes-at-once",

@@ -1,6 +1,6 @@
 """OpenAI: the role first with an empty content, obfuscation, usage in a chunk without choices."""
 
-from tests.runs.manners import DONE, Manner, Scenario, body, refused, stream
+from tests.runs.manners import BERLIN, DONE, FORCED, Manner, Scenario, body, calling, cut, refused, stream
 
 
 def _chunk(
@@ -33,6 +33,32 @@ _USAGE = _event(
 )
 _SAID = (_ROLE, _chunk('{"content":"Grüße"}'.encode()), _chunk(b'{"content":", Jane!"}', obfuscation=b""))
 _WHOLE = stream(*_SAID, _chunk(b"{}", b'"stop"'), _USAGE, DONE)
+_USED = (19, 10, 8, 4)
+
+
+def _call(entry: bytes) -> bytes:
+    return _chunk(b'{"tool_calls":[' + entry + b"]}")
+
+
+_FIRST = (
+    b'{"index":0,"id":"call_q0ExampleExampleExample1","type":"function","function":{"name":"weather","arguments":""}}'
+)
+_WEATHER = (  # the only call of an answer comes with the role
+    _chunk(b'{"role":"assistant","content":null,"tool_calls":[' + _FIRST + b'],"refusal":null}'),
+    _call(rb'{"index":0,"function":{"arguments":"{\"city"}}'),
+    _call(rb'{"index":0,"function":{"arguments":"\": \"Ber"}}'),
+)
+_LIN = _call(rb'{"index":0,"function":{"arguments":"lin\"}"}}')
+_SECOND = (
+    _call(
+        b'{"index":1,"id":"call_q0ExampleExampleExample2","type":"function","function":{"name":"weather",'
+        b'"arguments":""}}'
+    ),
+    _call(rb'{"index":1,"function":{"arguments":"{\"city\": \"K\\u00f6ln\"}"}}'),
+)
+_CALLED = _chunk(b"{}", b'"tool_calls"')
+_IDS = ("call_q0ExampleExampleExample1", "call_q0ExampleExampleExample2")
+_CODER = "\U0001f469\u200d\U0001f4bb"
 _LIMITED = {
     "error": {
         "message": "Rate limit reached for gpt-4o in organization org-example on tokens per min (TPM): Limit 30000, "
@@ -64,7 +90,7 @@ OPENAI = Manner(
     ),
     model_ids=("gpt-4o",),
     scenarios=(
-        Scenario("gpt-4o", (_WHOLE,), usage=(19, 10, 8, 4)),
+        Scenario("gpt-4o", (_WHOLE,), usage=_USED),
         Scenario(
             "refuses",
             (
@@ -78,26 +104,93 @@ OPENAI = Manner(
                 ),
             ),
             text="I'm sorry, Jane.",
-            usage=(19, 10, 8, 4),
+            usage=_USED,
+        ),
+        Scenario(
+            "says-and-refuses",
+            (
+                stream(
+                    *_SAID,
+                    _chunk(b'{"refusal":" No, "}'),
+                    _chunk(b'{"refusal":"Jane."}'),
+                    _chunk(b"{}", b'"stop"'),
+                    _USAGE,
+                    DONE,
+                ),
+            ),
+            text="Grüße, Jane! No, Jane.",
+            usage=_USED,
+        ),
+        Scenario("says-nothing", (stream(_ROLE, _chunk(b"{}", b'"stop"'), _USAGE, DONE),), text="", usage=_USED),
+        cut(
+            "thinks-only", "max_completion_tokens", stream(_ROLE, _chunk(b"{}", b'"length"'), _USAGE, DONE), usage=_USED
+        ),
+        Scenario(
+            "says-an-emoji-in-parts",
+            (
+                stream(
+                    _ROLE,
+                    _chunk(rb'{"content":"\ud83d\udc69\u200d"}'),
+                    _chunk(rb'{"content":"\ud83d\udcbb"}'),
+                    _chunk(b"{}", b'"stop"'),
+                    DONE,
+                ),
+            ),
+            text=_CODER,
+        ),
+        calling("calls", stream(*_WEATHER, _LIN, _CALLED, _USAGE, DONE), _WHOLE, BERLIN, usage=_USED, ids=_IDS[:1]),
+        calling(
+            "calls-twice",
+            stream(_ROLE, _call(_FIRST), *_WEATHER[1:], _LIN, *_SECOND, _CALLED, _USAGE, DONE),
+            _WHOLE,
+            BERLIN,
+            ("weather", r'{"city": "K\u00f6ln"}'),
+            usage=_USED,
+            ids=_IDS,
+        ),
+        calling(
+            "says-and-calls",
+            stream(*_SAID, _call(_FIRST), *_WEATHER[1:], _LIN, _CALLED, _USAGE, DONE),
+            _WHOLE,
+            BERLIN,
+            usage=_USED,
+            said="Grüße, Jane!",
+            ids=_IDS[:1],
+        ),
+        calling(
+            "has-to-call",  # one function that it has to call ends with `stop`
+            stream(*_WEATHER, _LIN, _chunk(b"{}", b'"stop"'), _USAGE, DONE),
+            _WHOLE,
+            BERLIN,
+            usage=_USED,
+            ids=_IDS[:1],
+            asks={"tool_choice": FORCED, "parallel_tool_calls": False},
+        ),
+        cut(
+            "runs-out-of-tokens-in-a-call",
+            "max_completion_tokens",
+            stream(*_WEATHER, _chunk(b"{}", b'"length"'), _USAGE, DONE),
+            ("weather", '{"city": "Ber'),
+            usage=_USED,
         ),
         Scenario(
             "runs-out-of-tokens",
             (stream(*_SAID, _chunk(b"{}", b'"length"'), _USAGE, DONE),),
-            usage=(19, 10, 8, 4),
+            usage=_USED,
             status="incomplete",
             reason="max_completion_tokens",
         ),
         Scenario(
             "limits-in-milliseconds",
             (body(_LIMITED, 429, {"retry-after": "21", "retry-after-ms": "20"}), _WHOLE),
-            usage=(19, 10, 8, 4),
+            usage=_USED,
             heard=2,
         ),
-        Scenario("limits-in-words", (body(_LIMITED, 429), _WHOLE), usage=(19, 10, 8, 4), heard=2),
+        Scenario("limits-in-words", (body(_LIMITED, 429), _WHOLE), usage=_USED, heard=2),
         Scenario(
             "o3-mini",
             (_WHOLE,),
-            usage=(19, 10, 8, 4),
+            usage=_USED,
             omits=frozenset({"temperature", "top_p"}),
         ),
         refused(
@@ -197,6 +290,16 @@ OPENAI = Manner(
             ),
             "reported an error: The server had an error",
             text="Grüße, Jane!",
+        ),
+        refused(
+            "fails-in-a-call",
+            stream(
+                *_WEATHER,
+                b'data: {"error":{"message":"The server had an error while processing your request. Sorry about that!",'
+                b'"type":"server_error","param":null,"code":null}}\n\n',
+            ),
+            "reported an error: The server had an error",
+            calls=(("weather", '{"city": "Ber'),),
         ),
     ),
 )

@@ -3,7 +3,7 @@
 import gzip
 import json
 
-from tests.runs.manners import DONE, SSE, Answer, Manner, Scenario, body, refused, stream
+from tests.runs.manners import BERLIN, DONE, KOELN, SSE, Answer, Manner, Scenario, body, calling, refused, stream
 
 
 def _chunk(delta: bytes, finish_reason: bytes = b"null") -> bytes:
@@ -18,6 +18,8 @@ _STREAM = (
     + b'data: {"choices":[],"usage":{"prompt_tokens":19,"completion_tokens":10,"total_tokens":29}}\n\n'
     + DONE
 )
+_COUNT = b',"usage":{"prompt_tokens":19,"completion_tokens":10,"total_tokens":29}'
+_UNCOUNTED = stream(_STREAM.replace(_COUNT, b""))
 _USED = (19, 10, 0, 0)
 _COMPLETION = (
     '{"id":"chatcmpl-1","object":"chat.completion","created":1761900000,"model":"m","choices":[{"index":0,"message":'
@@ -25,6 +27,14 @@ _COMPLETION = (
     '{"prompt_tokens":19,"completion_tokens":10,"total_tokens":29}}'
 ).encode()
 _INSIDE_A_CHARACTER = _STREAM.index("ü".encode()) + 1
+_CALL = (
+    _chunk(b'{"tool_calls":[{"index":0,"id":"call_1","function":{"name":"weather","arguments":""}}]}')
+    + _chunk('{"tool_calls":[{"index":0,"function":{"arguments":"{\\"city\\": \\"Köln\\"}"}}]}'.encode())
+    + _chunk(b"{}", b'"tool_calls"')
+    + b'data: {"choices":[],"usage":{"prompt_tokens":19,"completion_tokens":10,"total_tokens":29}}\n\n'
+    + DONE
+)
+_INSIDE_AN_ARGUMENT = _CALL.index("ö".encode()) + 1
 _PACKED = gzip.compress(_STREAM)
 _LOGIN = (
     b"<!doctype html>\n<html><head><title>Sign in</title><style>body { margin: 0 }</style></head>"
@@ -51,6 +61,51 @@ TRANSPORT = Manner(
             (stream(_PACKED[:30], _PACKED[30:], headers=SSE | {"content-encoding": "gzip"}),),
             usage=_USED,
         ),
+        calling(
+            "cut-in-a-call",
+            stream(_CALL[:_INSIDE_AN_ARGUMENT], _CALL[_INSIDE_AN_ARGUMENT:]),
+            stream(_STREAM),
+            KOELN,
+            usage=_USED,
+            ids=("call_1",),
+        ),
+        calling(
+            "cut-everywhere-in-a-call",
+            stream(*(bytes([byte]) for byte in _CALL)),
+            stream(_STREAM),
+            KOELN,
+            usage=_USED,
+            ids=("call_1",),
+        ),
+        calling(
+            "calls-in-the-old-way",
+            stream(
+                _chunk(b'{"role":"assistant","content":null,"function_call":{"name":"weather","arguments":""}}')
+                + _chunk(rb'{"function_call":{"arguments":"{\"city\": \"Ber"}}')
+                + _chunk(rb'{"function_call":{"arguments":"lin\"}"}}')
+                + _chunk(b"{}", b'"function_call"')
+                + DONE
+            ),
+            _UNCOUNTED,
+            BERLIN,
+        ),
+        Scenario("gpt-4o-mini", (_UNCOUNTED,)),  # a model whose tokens are known
+        calling("gpt-4.1", stream(_CALL.replace(_COUNT, b"")), _UNCOUNTED, KOELN, ids=("call_1",)),
+        calling(
+            "whole-with-calls",
+            body(
+                r'{"object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"Let me '
+                r'see.","reasoning_content":"Hm.","tool_calls":[{"id":"call_1","type":"function","function":{"name":'
+                r'"weather","arguments":"{\"city\": \"Berlin\"}"}},{"id":"call_2","type":"function","function":{"name":'
+                r'"weather","arguments":"{\"city\": \"Köln\"}"}}]},"finish_reason":"tool_calls"}]}'.encode()
+            ),
+            _UNCOUNTED,
+            BERLIN,
+            KOELN,
+            said="Let me see.",
+            ids=("call_1", "call_2"),
+            hidden="Hm.",
+        ),
         Scenario("labelled-as-json", (stream(_STREAM, headers={"content-type": "application/json"}),), usage=_USED),
         Scenario("no-last-line-break", (stream(_STREAM.removesuffix(b"\n\n")),), usage=_USED),
         Scenario("ends-late", (stream(_STREAM, ends_after_s=0.05),), usage=_USED),
@@ -66,6 +121,23 @@ TRANSPORT = Manner(
                 ),
             ),
             text="No, Jane.",
+        ),
+        Scenario(
+            "whole-with-a-thought",
+            (body(_COMPLETION.replace(b'"content":"', rb'"content":"<think>\nHm.\n</think>\n\n')),),
+            usage=_USED,
+        ),
+        Scenario(
+            "whole-in-parts",
+            (
+                body(
+                    _COMPLETION.replace(
+                        '"Grüße, Jane!"'.encode(),
+                        '[{"type":"text","text":"Grüße, "},{"type":"text","text":"Jane!"}]'.encode(),
+                    )
+                ),
+            ),
+            usage=_USED,
         ),
         refused(
             "is-a-login-page",

@@ -1,6 +1,21 @@
 """vLLM: reasoning beside the content, usage in every chunk if asked, errors that come after the status."""
 
-from tests.runs.manners import DONE, Manner, Scenario, body, refused, stream
+import json
+
+from tests.runs.manners import (
+    BERLIN,
+    DONE,
+    FORCED,
+    KOELN,
+    Answer,
+    Manner,
+    Scenario,
+    body,
+    calling,
+    cut,
+    refused,
+    stream,
+)
 
 _SSE = {"content-type": "text/event-stream; charset=utf-8"}
 _HEAD = (
@@ -24,9 +39,52 @@ _END = _chunk(b'{"content":""}', b'"stop"')
 _USAGE = _HEAD + b'],"usage":{"prompt_tokens":19,"total_tokens":29,"completion_tokens":10}}\n\n'
 _WHOLE = stream(*_SAID, _END, _USAGE, DONE, headers=_SSE)
 
+_WHOLE_UNCOUNTED = stream(*_SAID, _END, DONE, headers=_SSE)
+
+
+def _said(text: str) -> bytes:
+    return _chunk(json.dumps({"content": text}, ensure_ascii=False).encode())
+
+
+def _reasoned(text: str) -> bytes:
+    return _chunk(json.dumps({"reasoning": text}).encode())
+
 
 def _so_far(completion: int) -> bytes:
     return b',"usage":{"prompt_tokens":19,"total_tokens":%d,"completion_tokens":%d}' % (19 + completion, completion)
+
+
+_USED = (19, 10, 0, 0)
+_CALLED = _chunk(b'{"content":""}', b'"tool_calls"')
+_THOUGHT = "Jane wants to be greeted.\n"
+_BLANK = _chunk(rb'{"content":"\n\n"}')
+_IDS = ("chatcmpl-tool-72dc072e706945b6b1bcd82bb722081c", "chatcmpl-tool-b120ab7bad790b75")
+
+
+def _call(entry: bytes) -> bytes:
+    return _chunk(b'{"tool_calls":[' + entry + b"]}")
+
+
+def _begun(index: int) -> bytes:
+    return _call(
+        b'{"id":"%b","type":"function","index":%d,"function":{"name":"weather"}}' % (_IDS[index].encode(), index)
+    )
+
+
+def _argued(index: int, arguments: str) -> bytes:
+    return _call(b'{"index":%d,"function":{"arguments":%b}}' % (index, json.dumps(arguments).encode()))
+
+
+_WEATHER = (_begun(0), _argued(0, '{"city": "'), _argued(0, "Berlin"), _argued(0, '"}'))
+
+
+def _old(number: int, function: bytes) -> bytes:
+    """A piece of a call as versions before 0.8.3 send it: each with an id of its own."""
+    return _call(b'{"id":"chatcmpl-tool-%032x","type":"function","index":0,"function":%b}' % (number, function))
+
+
+def _answer(*pieces: bytes) -> Answer:
+    return stream(_ROLE, *pieces, DONE, headers=_SSE)
 
 
 VLLM = Manner(
@@ -57,6 +115,116 @@ VLLM = Manner(
                 ),
             ),
             usage=(19, 10, 0, 0),
+        ),
+        Scenario(
+            "thinks-in-tags",  # without a parser of its reasoning, and of its usage nothing is told
+            (
+                _answer(
+                    *map(_said, ("<thi", "nk>\nJane wants ", "to be greeted.\n</", "think>", "\n\nGr", "üße, Jane!")),
+                    _END,
+                ),
+            ),
+            hidden="\n" + _THOUGHT,
+        ),
+        cut(
+            "thinks-only",
+            "max_completion_tokens",
+            _answer(_reasoned(_THOUGHT), _chunk(b'{"content":""}', b'"length"')),
+            hidden=_THOUGHT,
+        ),
+        cut(
+            "thinks-only-in-tags",
+            "max_completion_tokens",
+            _answer(_said("<think>\nHm</"), _chunk(b'{"content":""}', b'"length"'), _USAGE),
+            usage=_USED,
+        ),
+        Scenario("thinks-and-says-nothing", (_answer(_reasoned(_THOUGHT), _END),), text="", hidden=_THOUGHT),
+        Scenario("says-nothing", (_answer(_END, _USAGE),), text="", usage=_USED),
+        calling("calls", _answer(*_WEATHER, _CALLED), _WHOLE_UNCOUNTED, BERLIN, ids=_IDS[:1]),
+        calling(
+            "Qwen/Qwen3-32B",
+            _answer(
+                _reasoned(_THOUGHT),
+                _BLANK,
+                *_WEATHER,
+                _said("\n"),
+                _begun(1),
+                _argued(1, '{"city": "Köln"}'),
+                _CALLED,
+                _USAGE,
+            ),
+            _WHOLE,
+            BERLIN,
+            KOELN,
+            usage=_USED,
+            ids=_IDS,
+        ),
+        calling(
+            "thinks-in-tags-and-calls",
+            _answer(*map(_said, ("<think>", "\n", _THOUGHT, "</thin", "k>", "\n\n")), *_WEATHER, _CALLED),
+            _WHOLE_UNCOUNTED,
+            BERLIN,
+            ids=_IDS[:1],
+            hidden="\n" + _THOUGHT,
+        ),
+        calling(
+            "thinks-without-an-end-and-calls",
+            _answer(_said("<think>\nHm. "), *_WEATHER, _CALLED),
+            _WHOLE_UNCOUNTED,
+            BERLIN,
+            ids=_IDS[:1],
+            hidden="\nHm. ",
+        ),
+        calling(
+            "says-and-calls",
+            _answer(_said("Let me see."), _BLANK, *_WEATHER, _CALLED, _USAGE),
+            _WHOLE,
+            BERLIN,
+            usage=_USED,
+            said="Let me see.\n\n",
+            ids=_IDS[:1],
+        ),
+        calling(
+            "forgets-empty-arguments",  # 0.6.5 left an empty object out
+            _answer(
+                _call(b'{"id":"%b","type":"function","index":0,"function":{"name":"now"}}' % _IDS[0].encode()),
+                _END,
+                _USAGE,
+            ),
+            _WHOLE,
+            ("now", ""),
+            usage=_USED,
+            ids=_IDS[:1],
+        ),
+        calling(
+            "is-of-2024",
+            _answer(
+                _old(1, b'{"name":"weather"}'),
+                _old(2, rb'{"arguments":"{\"city\": \""}'),
+                _old(3, rb'{"arguments":"Berlin\"}"}'),
+                _chunk(b'{"content":""}', b'"stop"'),
+                _USAGE,
+            ),
+            _WHOLE,
+            BERLIN,
+            usage=_USED,
+            ids=("chatcmpl-tool-" + "1".zfill(32),),
+        ),
+        calling(
+            "is-of-2024-and-has-to-call",
+            _answer(
+                *(
+                    _old(number, b'{"name":"weather","arguments":%b}' % json.dumps(piece).encode())
+                    for number, piece in enumerate(("{", '"city": ', '"Berlin"', "}"))
+                ),
+                _END,
+                _USAGE,
+            ),
+            _WHOLE,
+            BERLIN,
+            usage=_USED,
+            ids=("chatcmpl-tool-" + "0" * 32,),
+            asks={"tool_choice": FORCED},
         ),
         Scenario(
             "counts-as-it-goes",
