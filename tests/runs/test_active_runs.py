@@ -153,6 +153,7 @@ def test_without_the_header_a_second_run_is_refused(http: httpx.Client, header: 
     else:
         assert message_of(refused) == f"Thread {talk.thread_id} already has an active run {run['id']}."
     assert talk.run(run["id"])["status"] in ("queued", "in_progress")
+    sent(talk.cancel(run["id"]))
 
 
 def test_a_run_that_speaks_is_replaced_and_what_it_said_stays(http: httpx.Client) -> None:
@@ -242,6 +243,7 @@ def test_a_run_that_is_not_right_in_itself_replaces_none(http: httpx.Client, bod
     assert replacing(talk, **body).status_code == status
     assert talk.run(run["id"])["status"] in ("queued", "in_progress")
     assert len(talk.messages()) == 1
+    sent(talk.cancel(run["id"]))
 
 
 def test_runs_that_replace_at_once_replace_one_another(http: httpx.Client) -> None:
@@ -255,6 +257,7 @@ def test_runs_that_replace_at_once_replace_one_another(http: httpx.Client) -> No
         statuses = sorted(talk.run(run_id)["status"] for run_id in {first["id"], *ids})
         assert statuses[:4] == ["cancelled"] * 4
         assert statuses[4] in ("in_progress", "queued")
+        sent(talk.cancel(talk.active()))
 
 
 def test_a_run_on_another_process_is_replaced(loop: Loop, new_database: Callable[[], str]) -> None:
