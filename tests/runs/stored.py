@@ -1,6 +1,7 @@
 """Runs put straight into a database, and the hands of an executor on them: for what no client can bring about."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from adlatus.backends.routing import Endpoint, Route, Routing
@@ -55,7 +56,9 @@ async def execute(database: Database, sql: str, *values: object) -> list[Row]:
     return list(await database._pool.fetch(sql, *values))
 
 
-async def add_run(database: Database, *, leased: bool = False, text: str = "Hello?") -> tuple[Run, Lease | None]:
+async def add_run(
+    database: Database, *, leased: bool = False, text: str = "Hello?", tools: Sequence[Json] = ()
+) -> tuple[Run, Lease | None]:
     """A queued run on a thread of its own with one message of the user."""
     assistant = await rows.add(
         database,
@@ -63,7 +66,7 @@ async def add_run(database: Database, *, leased: bool = False, text: str = "Hell
         id=new_id("asst"),
         project_id=PROJECT,
         model="gpt-4o",
-        tools=[],
+        tools=list(tools),
         tool_resources={},
         metadata={},
         response_format="auto",
@@ -116,6 +119,23 @@ def journal(database: Database, lease: Lease) -> Journal:
     return Journal(lease, database, EventLog(database))
 
 
+async def claim_and_die(database: Database, *pieces: str | Json) -> None:
+    """Claim the only run, say so much of the answer, and be heard of no more. An empty text only opens a message."""
+    [lease] = await leases.claim(database, "the dead", 1)
+    log = EventLog(database)
+    writer = Journal(lease, database, log)
+    if (await writer.load()).run.status is RunStatus.QUEUED:
+        await writer.begin()
+    else:
+        await writer.take_back()
+    for piece in pieces:
+        if piece == "":
+            await writer._open_message()
+        await say(writer, {"content": piece} if isinstance(piece, str) else piece)
+    await log.write()
+    await expire_lease(database, lease.run_id)
+
+
 async def say(writer: Journal, *deltas: Json) -> None:
     """The model of an executor streams these deltas."""
     for delta in deltas:
@@ -126,3 +146,18 @@ def calling(name: str, arguments: str = "{}", index: int = 0, call_id: str = "")
     """The delta in which a model calls a function."""
     function = {"name": name, "arguments": arguments}
     return {"tool_calls": [{"index": index, "id": call_id, "type": "function", "function": function}]}
+
+
+async def ask_client(database: Database, lease: Lease) -> None:
+    """The executor of a run begins it, and asks its client for the call `call_one`."""
+    writer = journal(database, lease)
+    await writer.begin()
+    await say(writer, calling("get_weather", call_id="call_one"))
+    await writer.ask_client()
+
+
+async def add_calling(database: Database) -> str:
+    """A run whose executor, which is gone by now, has asked its client for the call `call_one`."""
+    lease = await add_leased(database)
+    await ask_client(database, lease)
+    return lease.run_id

@@ -1,9 +1,7 @@
 """Functions that the client carries out: each scenario as the transcript of its streams and what REST shows."""
 
 import json
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -11,6 +9,7 @@ import pytest
 
 from adlatus.settings import Settings
 from tests.conftest import Loop, serving
+from tests.runs.functions import ENDED, OUTPUTS, QUEUED_AGAIN, TOOLS, WAITS, calculator, calls_of, function, message_of
 from tests.runs.transcripts import (
     DONE,
     OPENING,
@@ -28,46 +27,6 @@ from tests.runs.transcripts import (
 )
 
 Json = dict[str, Any]
-
-QUEUED_AGAIN = [
-    "thread.run.step.completed completed",
-    "thread.run.queued queued",
-    "thread.run.in_progress in_progress",
-]
-ENDED = [
-    "thread.message.completed completed",
-    "thread.run.step.completed completed",
-    "thread.run.completed completed",
-    DONE,
-]
-WAITS = ["thread.run.requires_action requires_action", DONE]
-OUTPUTS = {"add": "7", "multiply": "12"}
-
-
-def function(name: str, **definition: Any) -> Json:
-    return {"type": "function", "function": {"name": name, **definition}}
-
-
-TOOLS = [function("add"), function("multiply")]
-
-
-def calculator(http: httpx.Client, content: str, **assistant: Any) -> Conversation:
-    """A conversation with an assistant that may add and multiply."""
-    return converse(http, content, **{"tools": TOOLS, **assistant})
-
-
-def message_of(response: httpx.Response) -> str:
-    """What a refusal says."""
-    assert response.status_code == 400, response.text
-    error = response.json()["error"]
-    assert error == {"message": error["message"], "type": "invalid_request_error", "param": None, "code": None}
-    message: str = error["message"]
-    return message
-
-
-def calls_of(run: Json) -> list[Json]:
-    calls: list[Json] = run["required_action"]["submit_tool_outputs"]["tool_calls"]
-    return calls
 
 
 def heard(talk: Conversation) -> list[Json]:
@@ -426,56 +385,7 @@ def test_a_waiting_run_outlives_its_process(loop: Loop, new_database: Callable[[
         assert talk.run(run["id"])["status"] == "completed"
 
 
-# --- Races
-
-
-def test_of_two_submits_at_once_one_is_taken(http: httpx.Client) -> None:
-    talk = calculator(http, "[[call: add]] [[delay: 0.2]]")
-    run = talk.waiting()
-    outputs = asked(OUTPUTS, run)
-    gate = threading.Barrier(8)
-
-    def submit(_: int) -> httpx.Response:
-        gate.wait(10)
-        return talk.submit(run["id"], outputs)
-
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(submit, range(8)))
-    taken = [answer for answer in answers if answer.status_code == 200]
-    assert len(taken) == 1
-    for answer in answers:
-        if answer not in taken:
-            assert "do not accept tool outputs." in message_of(answer)
-    assert talk.ended(run["id"])["status"] == "completed"
-    assert len(talk.steps(run["id"])) == 2
-
-
-def test_of_a_submit_and_a_cancel_at_once_the_run_ends_as_one_of_them_means(http: httpx.Client) -> None:
-    endings = set()
-    for _ in range(10):
-        talk = calculator(http, "[[call: add]] [[delay: 0.02]]")
-        run = talk.waiting()
-        outputs = asked(OUTPUTS, run)
-        gate = threading.Barrier(2)
-
-        def submit(talk: Conversation = talk, run: Json = run, outputs: Any = outputs, gate: Any = gate) -> int:
-            gate.wait(10)
-            return talk.submit(run["id"], outputs).status_code
-
-        def cancel(talk: Conversation = talk, run: Json = run, gate: Any = gate) -> int:
-            gate.wait(10)
-            return talk.cancel(run["id"]).status_code
-
-        with ThreadPoolExecutor(2) as pool:
-            submitted, cancelled = pool.submit(submit), pool.submit(cancel)
-            codes = submitted.result(), cancelled.result()
-        assert set(codes) <= {200, 400}
-        assert 200 in codes
-        ended = talk.ended(run["id"])
-        assert ended["status"] == ("cancelled" if codes[1] == 200 else "completed")
-        assert all(step["status"] != "in_progress" for step in talk.steps(run["id"]))
-        endings.add(ended["status"])
-    assert "cancelled" in endings
+# --- Other ends than completion
 
 
 def test_a_cancel_while_two_calls_wait_ends_both(http: httpx.Client) -> None:
@@ -498,11 +408,11 @@ def test_a_cancel_while_two_calls_wait_ends_both(http: httpx.Client) -> None:
 
 
 def test_a_run_expires_while_it_waits(loop: Loop, new_database: Callable[[], str]) -> None:
-    settings = Settings(database_url=new_database(), run_expires_after_s=1)
+    settings = Settings(database_url=new_database(), run_expires_after_s=2)
     with serving(loop, settings, executor=True) as server, client_of(server) as http:
         talk = calculator(http, "[[call: add]] [[call: multiply]]")
         run = talk.waiting()
-        assert run["expires_at"] == run["created_at"] + 1
+        assert run["expires_at"] == run["created_at"] + 2
         ended = talk.ended(run["id"])
         assert (ended["status"], ended["required_action"], ended["expires_at"]) == ("expired", None, None)
         [step] = talk.steps(run["id"])
@@ -520,7 +430,7 @@ def test_outputs_that_come_too_late_expire_the_run_that_nobody_has_looked_at(
 ) -> None:
     """Of submit and expiry, whichever comes first decides; between the moment and the sweep a submit is too late."""
     for _ in range(3):
-        settings = Settings(database_url=new_database(), run_expires_after_s=1)
+        settings = Settings(database_url=new_database(), run_expires_after_s=2)
         with serving(loop, settings) as server, client_of(server) as http:
             talk = calculator(http, "[[call: add]]")
             run = talk.waiting()

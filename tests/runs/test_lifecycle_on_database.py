@@ -1,12 +1,9 @@
 """The table of legal moves against the real tables: what it forbids changes nothing, and the database itself refuses
-rows that no move may leave behind. And recovery, which is nothing but executing from whatever is there."""
+rows that no move may leave behind."""
 
 import asyncio
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import product
-from typing import Any
 
 import asyncpg
 import pytest
@@ -16,7 +13,6 @@ from adlatus.errors import InvalidRequest
 from adlatus.runs import commands
 from adlatus.runs.endings import CANCELLED, COMPLETED, EXPIRED, FILTERED, OUT_OF_TOKENS, Ending, failed
 from adlatus.runs.expiry import expire
-from adlatus.runs.journal import Journal
 from adlatus.runs.lifecycle import ACTIVE, FINAL, MOVES, IllegalMove, sources
 from adlatus.runs.loop import execute as execute_run
 from adlatus.settings import Settings
@@ -32,17 +28,16 @@ from tests.conftest import Loop, serving
 from tests.runs.stored import (
     PROJECT,
     WAITING,
+    add_calling,
     add_leased,
     add_run,
     calling,
     contents,
     execute,
-    expire_lease,
     journal,
     put,
     say,
 )
-from tests.runs.transcripts import DONE, OPENING, Conversation, Event, client_of, parse, speaking, transcript
 
 HALF = {"content": "Half"}
 ERROR = LastError(code="server_error", message="It broke.")
@@ -130,16 +125,6 @@ def test_an_executor_asks_its_client_legally_or_not_at_all(loop: Loop, database:
     loop.run(scenario())
 
 
-async def add_calling(database: Database) -> str:
-    """A run whose executor, which is gone by now, has asked its client for the call `call_one`."""
-    lease = await add_leased(database)
-    await put(database, lease.run_id, S.IN_PROGRESS)
-    writer = journal(database, lease)
-    await say(writer, calling("get_weather", call_id="call_one"))
-    await writer.ask_client()
-    return lease.run_id
-
-
 @pytest.mark.parametrize("status", S)
 def test_outputs_are_accepted_in_one_status_only(loop: Loop, database: Database, status: S) -> None:
     async def scenario() -> None:
@@ -188,31 +173,6 @@ def test_an_overdue_run_expires_unless_somebody_executes_it(
             assert run["usage"] == NOTHING_USED.model_dump()
         else:
             assert await contents(database) == before
-
-    loop.run(scenario())
-
-
-@pytest.mark.parametrize("status", sorted(FINAL))
-def test_what_has_ended_does_not_expire(loop: Loop, database: Database, status: S) -> None:
-    async def scenario() -> None:
-        run, _ = await add_run(database)
-        await put(database, run.id, status)
-        before = await contents(database)
-        assert await expire(database, EventLog(database)) == 0
-        assert await contents(database) == before
-
-    loop.run(scenario())
-
-
-@pytest.mark.parametrize("status", [S.IN_PROGRESS, S.CANCELLING])
-def test_a_run_begins_once(loop: Loop, database: Database, status: S) -> None:
-    async def scenario() -> None:
-        lease = await add_leased(database)
-        await put(database, lease.run_id, status)
-        before = await contents(database)
-        with pytest.raises(IllegalMove):
-            await journal(database, lease).begin()
-        assert await contents(database) == before
 
     loop.run(scenario())
 
@@ -380,166 +340,6 @@ def test_the_database_refuses_a_run_of_nobody_or_of_nowhere(loop: Loop, database
             await execute(database, f"UPDATE runs SET {column} = NULL")
 
     loop.run(scenario())
-
-
-# --- Recovery
-
-
-async def claim_and_die(database: Database, *pieces: str) -> None:
-    """Claim the only run, say so much of the answer, and be heard of no more."""
-    [lease] = await leases.claim(database, "the dead", 1)
-    log = EventLog(database)
-    writer = Journal(lease, database, log)
-    if lease.attempt == 1:
-        await writer.begin()
-    else:
-        await writer.take_back()
-    await say(writer, *({"content": piece} for piece in pieces))
-    await log.write()
-    await expire_lease(database, lease.run_id)
-
-
-@contextmanager
-def run_after_deaths(
-    loop: Loop, database: Database, *deaths: tuple[str, ...]
-) -> Iterator[tuple[list[Event], Conversation]]:
-    """The stream, read at a server without an executor, of a run whose first executors died; then one lives."""
-    settings = Settings(database_url=database.dsn)
-    with serving(loop, settings, executor=False) as front, client_of(front) as http:
-
-        async def prepare() -> Any:
-            run, _ = await add_run(database, text="[[say: The whole answer.]]")
-            for pieces in deaths:
-                await claim_and_die(database, *pieces)
-            return run
-
-        async def read(run_id: str) -> bytes:
-            return b"".join([frames async for frames in front.resources.events.follow(run_id)])
-
-        run = loop.run(prepare())
-        talk = Conversation(http, run.assistant_id, run.thread_id)
-        with serving(loop, settings):
-            events = list(parse(loop.run(read(run.id)).decode().split("\n")))
-            assert talk.ended(run.id) == events[-2].payload
-            check_nothing_is_left_half_done(talk, run.id)
-            yield events, talk
-
-
-def check_nothing_is_left_half_done(talk: Conversation, run_id: str) -> None:
-    assert all(step["status"] != "in_progress" for step in talk.steps(run_id))
-    assert all(message["status"] != "in_progress" for message in talk.messages())
-
-
-def test_a_half_written_message_of_a_dead_executor_is_taken_back_and_asked_for_again(
-    loop: Loop, database: Database
-) -> None:
-    with run_after_deaths(loop, database, ("The wh", "ole")) as (events, talk):
-        assert transcript(events) == [
-            "thread.created",
-            *OPENING,
-            *speaking("The whole"),
-            "thread.message.incomplete incomplete",
-            "thread.run.step.cancelled cancelled",
-            *speaking("The whole answer."),
-            "thread.message.completed completed",
-            "thread.run.step.completed completed",
-            "thread.run.completed completed",
-            DONE,
-        ]
-        first, second = (event.payload["id"] for event in events if event.name == "thread.message.created")
-        assert first != second
-        taken_back = next(event.payload for event in events if event.name == "thread.message.incomplete")
-        assert (taken_back["id"], taken_back["incomplete_details"]) == (first, {"reason": "run_failed"})
-        _, answer = talk.messages()
-        assert answer["id"] == second
-        assert len(talk.steps(answer["run_id"])) == 1
-        assert [event.number >> 32 for event in events if event.name == "thread.message.created"] == [1, 2]
-
-
-def test_a_run_whose_executor_died_before_the_first_token_is_just_executed(loop: Loop, database: Database) -> None:
-    with run_after_deaths(loop, database, ()) as (events, talk):
-        assert transcript(events) == [
-            "thread.created",
-            *OPENING,
-            *speaking("The whole answer."),
-            "thread.message.completed completed",
-            "thread.run.step.completed completed",
-            "thread.run.completed completed",
-            DONE,
-        ]
-        assert talk.answer() == "The whole answer."
-
-
-def test_the_third_executor_may_still_complete_a_run(loop: Loop, database: Database) -> None:
-    with run_after_deaths(loop, database, ("The",), ("The wh",)) as (events, talk):
-        assert transcript(events)[-2:] == ["thread.run.completed completed", DONE]
-        assert [message["role"] for message in talk.messages()] == ["user", "assistant"]
-        assert talk.answer() == "The whole answer."
-
-
-def test_a_run_that_three_executors_died_of_fails(loop: Loop, database: Database) -> None:
-    with run_after_deaths(loop, database, ("The",), ("The wh",), ("The whole",)) as (events, talk):
-        assert transcript(events)[-4:] == [
-            "thread.message.incomplete incomplete",
-            "thread.run.step.cancelled cancelled",
-            "thread.run.failed failed",
-            DONE,
-        ]
-        assert events[-2].payload["last_error"] == {"code": "server_error", "message": "Sorry, something went wrong."}
-        assert [message["role"] for message in talk.messages()] == ["user"]
-        assert talk.steps(events[-2].payload["id"]) == []
-
-
-def test_a_run_that_was_handed_back_often_is_still_executed(loop: Loop, database: Database) -> None:
-    async def hand_back() -> None:
-        [lease] = await leases.claim(database, "the polite", 1)
-        await leases.release_if_held(database, lease)
-
-    async def prepare() -> Any:
-        run, _ = await add_run(database, text="[[say: The whole answer.]]")
-        for _ in range(5):
-            await hand_back()
-        return run
-
-    run = loop.run(prepare())
-    with serving(loop, Settings(database_url=database.dsn)) as server, client_of(server) as http:
-        assert Conversation(http, run.assistant_id, run.thread_id).ended(run.id)["status"] == "completed"
-
-
-def test_a_run_whose_cancel_an_executor_did_not_live_to_see_is_cancelled(loop: Loop, database: Database) -> None:
-    settings = Settings(database_url=database.dsn)
-    with serving(loop, settings, executor=False) as front, client_of(front) as http:
-
-        async def prepare() -> Any:
-            run, _ = await add_run(database)
-            await claim_and_die(database, "Half")
-            await put(database, run.id, S.CANCELLING)
-            return run
-
-        run = loop.run(prepare())
-        talk = Conversation(http, run.assistant_id, run.thread_id)
-        with serving(loop, settings):
-            assert talk.ended(run.id)["status"] == "cancelled"
-            check_nothing_is_left_half_done(talk, run.id)
-
-
-def test_cancelling_a_run_whose_executor_is_dead_ends_it_at_once(loop: Loop, database: Database) -> None:
-    """Nobody renewed its lease, so the request itself completes the cancel."""
-    with serving(loop, Settings(database_url=database.dsn), executor=False) as front, client_of(front) as http:
-
-        async def prepare() -> Any:
-            run, _ = await add_run(database)
-            await claim_and_die(database, "Half")
-            return run
-
-        run = loop.run(prepare())
-        talk = Conversation(http, run.assistant_id, run.thread_id)
-        assert talk.cancel(run.id).json()["status"] == "cancelling"
-        assert talk.run(run.id)["status"] == "cancelled"
-        [step] = talk.steps(run.id)
-        assert step["status"] == "cancelled"
-        _, message = talk.messages()
-        assert (message["status"], message["incomplete_details"]) == ("incomplete", {"reason": "run_cancelled"})
 
 
 def test_the_tables_active_index_names_the_final_statuses_of_the_lifecycle() -> None:

@@ -150,6 +150,12 @@ def sent(response: httpx.Response) -> Json:
     return answer
 
 
+def requests(server: Server, of: str) -> list[Json]:
+    """The requests with these words that the rehearsal model has received."""
+    received = httpx.get(f"{server.model_url.removesuffix('/v1')}/requests").json()["data"]
+    return [request["body"] for request in received if of in str(request["body"].get("messages"))]
+
+
 def unique(text: str) -> str:
     """The text with something before it that no other test says: the rehearsal model counts failures by messages."""
     return f"{uuid.uuid4().hex} {text}"
@@ -189,17 +195,28 @@ class Conversation:
         """A new run that is not streamed."""
         return sent(self.http.post(f"{self.path}/runs", json={"assistant_id": self.assistant_id, **body}))
 
+    def active(self) -> str:
+        """The id of the newest run."""
+        newest: str = sent(self.http.get(f"{self.path}/runs", params={"limit": 1}))["data"][0]["id"]
+        return newest
+
     def cancel(self, run_id: str) -> httpx.Response:
         return self.http.post(f"{self.path}/runs/{run_id}/cancel")
 
     def submit(self, run_id: str, outputs: list[Json], **body: Any) -> httpx.Response:
         return self.http.post(f"{self.path}/runs/{run_id}/submit_tool_outputs", json={"tool_outputs": outputs, **body})
 
-    def submitting(self, run_id: str, outputs: list[Json]) -> list[Event]:
-        """The stream of a run that goes on with these outputs, to its end."""
+    @contextmanager
+    def submitting_to(self, run_id: str, outputs: list[Json]) -> Iterator[Iterator[Event]]:
+        """The stream of a run that goes on with these outputs, read as it comes."""
         body = {"tool_outputs": outputs, "stream": True}
         with self.http.stream("POST", f"{self.path}/runs/{run_id}/submit_tool_outputs", json=body) as response:
-            return list(read(response))
+            yield read(response)
+
+    def submitting(self, run_id: str, outputs: list[Json]) -> list[Event]:
+        """The stream of a run that goes on with these outputs, to its end."""
+        with self.submitting_to(run_id, outputs) as events:
+            return list(events)
 
     def waiting(self, **body: Any) -> Json:
         """A new run, once it waits for outputs."""

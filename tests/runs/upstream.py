@@ -11,9 +11,12 @@ import orjson
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
 
 
-def chunk(content: str | None = None, finish_reason: str | None = None, **rest: object) -> bytes:
-    """One chat.completion.chunk as an event."""
-    choice = {"index": 0, "delta": {"content": content} if content else {}, "finish_reason": finish_reason}
+def chunk(
+    content: str | None = None, finish_reason: str | None = None, *, delta: object = None, **rest: object
+) -> bytes:
+    """One chat.completion.chunk as an event; `delta` is for what is more than content."""
+    delta = delta or ({"content": content} if content else {})
+    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
     return b"data: " + orjson.dumps({"object": "chat.completion.chunk", "choices": [choice], **rest}) + b"\n\n"
 
 

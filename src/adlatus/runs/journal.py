@@ -104,11 +104,11 @@ class Journal:
 
     async def begin(self) -> None:
         """A queued run is in progress."""
-        await _to_the_end(self._begin())
+        await to_the_end(self._begin())
 
     async def take_back(self) -> None:
         """Remove the message and the calls that an executor before this one left half-written, and their steps."""
-        await _to_the_end(self._take_back())
+        await to_the_end(self._take_back())
 
     async def say(self, pieces: Sequence[Piece]) -> None:
         """The model said more: a first piece opens a message or a step, each is streamed. Deltas are not committed."""
@@ -117,24 +117,24 @@ class Journal:
             if isinstance(piece, Called | Argued):
                 if self._calls is None:
                     frames = self._tell(frames)
-                    await _to_the_end(self._turn_to_calls())
+                    await to_the_end(self._turn_to_calls())
                 assert self._calls
                 frames.append(telling.of_call(self._calls, piece))
             else:
                 if self._message is None:
                     frames = self._tell(frames)
-                    await _to_the_end(self._open_message())
+                    await to_the_end(self._open_message())
                 assert self._message
                 frames.append(self._message.frame(piece))
         self._tell(frames)
 
     async def ask_client(self) -> None:
         """The run waits for its client, who has to carry out the calls of the turn. The lease is given back."""
-        await _to_the_end(self._ask_client())
+        await to_the_end(self._ask_client())
 
     async def end(self, ending: Ending) -> None:
         """The run ends, and with it what is open."""
-        await _to_the_end(self._end(ending))
+        await to_the_end(self._end(ending))
 
     async def _begin(self) -> None:
         row = await self._database.fetch_row(
@@ -369,7 +369,7 @@ def _part(row: Row, prefix: str) -> Row:
     return {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
 
 
-async def _to_the_end(work: Coroutine[Any, Any, Result]) -> Result:
+async def to_the_end(work: Coroutine[Any, Any, Result]) -> Result:
     """Await `work` to its end even if this task is cancelled meanwhile; the cancellation is raised after it."""
     task = asyncio.ensure_future(work)
     try:

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Any, assert_never
 
 import structlog
 
@@ -24,7 +25,7 @@ from adlatus.runs.endings import (
     Ending,
     failed,
 )
-from adlatus.runs.journal import Asked, Journal, LeaseLost, Loaded
+from adlatus.runs.journal import Asked, Journal, LeaseLost, Loaded, to_the_end
 from adlatus.runs.lifecycle import IllegalMove
 from adlatus.runs.turn import Turn
 from adlatus.store.leases import Interruption, Lease
@@ -91,9 +92,9 @@ async def execute(lease: Lease, resources: Resources) -> None:
     journal = Journal(lease, resources.database, resources.events)
     resources.events.execute(lease.run_id, lease.attempt)
     try:
-        if ending := await _to_an_ending(lease, resources, journal):
+        if ending := await _to_an_ending(lease, _attempt(lease, resources, journal)):
             if any(map(any, _output(journal.turn))):  # of an answer that was broken off nobody tells what it took
-                await _account(journal, resources.metrics)
+                ending = await _to_an_ending(lease, _account(journal, resources.metrics)) or ending
             ending = await _end(journal, ending)
             resources.metrics.runs_ended.labels(status=ending.status).inc()
             log.info("run ended", status=str(ending.status), error=ending.error and ending.error.message)
@@ -121,10 +122,10 @@ async def _end(journal: Journal, ending: Ending) -> Ending:
     return ending
 
 
-async def _to_an_ending(lease: Lease, resources: Resources, journal: Journal) -> Ending | None:
-    """The ending that the run has earned; None where it waits for its client."""
+async def _to_an_ending(lease: Lease, work: Coroutine[Any, Any, Ending | None]) -> Ending | None:
+    """The ending that the run has earned by this work; None where there is none."""
     try:
-        return await _attempt(lease, resources, journal)
+        return await work
     except ModelError as error:
         return failed(LastError(code=error.code, message=error.message))
     except (prompt.RefusedImage, ImageError, InvalidRequest) as error:  # such as a model that is routed no longer
@@ -213,7 +214,11 @@ async def _listen(resources: Resources, route: Route, request: Json, journal: Jo
 
 
 async def _account(journal: Journal, metrics: Metrics) -> None:
-    """What the turn has used, counted here where the endpoint has not told it."""
+    """What the turn has used, counted here where the endpoint has not told it; to the end even of a run that ends."""
+    await to_the_end(_count(journal, metrics))
+
+
+async def _count(journal: Journal, metrics: Metrics) -> None:
     turn, asked = journal.turn, journal.asked
     if asked is None:
         return
