@@ -343,3 +343,12 @@ def test_a_call_without_a_name_leaves_room_for_another() -> None:
     turn = Turn(most_calls=1)
     turn.fold(_each(_entry(0, "a", None, "{}"), _entry(1, "b", "f"), _entry(0, "a", "g")))
     assert [call.name for call in turn.calls] == ["f"]
+
+
+@pytest.mark.parametrize(("depth", "is_kept"), [(100, True), (101, False), (250, False), (900, False)])
+def test_notes_on_a_call_are_kept_only_as_deep_as_they_can_be_written_within_a_step(depth: int, is_kept: bool) -> None:
+    notes: Json = {}
+    for _ in range(depth - 1):
+        notes = {"deeper": notes}
+    _, turn = _folded([_chunk(_entry(0, "call_1", "look", "{}", extra_content=notes))])
+    assert [call.extra for call in turn.calls] == [notes if is_kept else None]

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+from pydantic_core import PydanticCustomError
 
 from adlatus.ids import new_id
-from adlatus.wire.common import Json
+from adlatus.wire.common import Json, refuse_deep
 
 LONGEST_NAME = 256
 """Characters of a function's name that are kept. None that was offered is longer than 64."""
@@ -169,8 +170,9 @@ def _extra(value: Any) -> Json | None:
     if not isinstance(value, dict):
         return None
     try:
+        refuse_deep(value)  # orjson would write it, but no more where it lies deeper, in a step or a request
         written = orjson.dumps(value)
-    except orjson.JSONEncodeError:
+    except (PydanticCustomError, orjson.JSONEncodeError):
         return None
     return value if len(written) <= LONGEST_EXTRA_BYTES and b"\\u0000" not in written else None
 
