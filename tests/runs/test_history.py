@@ -31,6 +31,8 @@ ROUTE = Route("m", Endpoint("e", "http://localhost/v1"), model="unknown")
 NO_LIMITS = Left()
 SAID = 4 + tokens.estimate("Said 000.")
 """The tokens of each message of `numbered`."""
+CALLED = 4 + 4 + sum(map(tokens.estimate, ("f", "{}", "out")))
+"""The tokens of each turn with one `call`."""
 
 
 def call(name: str, output: str | None = "out", **changes: str) -> Json:
@@ -260,6 +262,22 @@ def test_messages_in_progress_are_left_out(loop: Loop, reader: Reader) -> None:
     assert reader.shown(run_id, began=True) == ["One?", "call_a"]
 
 
+def test_what_was_said_before_calls_that_an_executor_did_not_live_to_hear_is_not_shown_as_an_answer(
+    loop: Loop, reader: Reader
+) -> None:
+    """The message was completed when the calls began, which are taken back: the question comes again as it was."""
+
+    async def scenario() -> str:
+        await reader.thread.say("One?")
+        return await reader.thread.run("Look:", status="in_progress")
+
+    run_id = loop.run(scenario())
+    assert reader.shown(run_id, began=True) == ["One?"]
+    loop.run(reader.thread.step(run_id, [call("a")]))
+    loop.run(reader.thread.step(run_id, "And now:"))
+    assert reader.shown(run_id, began=True) == ["One?", "Look:", "call_a"]
+
+
 def test_a_later_turn_is_one_statement_more_and_ends_with_the_runs_own_exchange(loop: Loop, reader: Reader) -> None:
     async def scenario() -> str:
         await reader.thread.say("One?")
@@ -399,23 +417,23 @@ def test_what_must_be_shown_may_not_exceed_the_prompt_tokens(loop: Loop, reader:
 def test_the_runs_own_exchange_may_not_exceed_the_prompt_tokens(loop: Loop, reader: Reader) -> None:
     async def scenario() -> str:
         await reader.thread.say("Said 000.", "x" * 1000)
-        return await reader.thread.run("Said 001.", "Said 002.", status="in_progress")
+        return await reader.thread.run([call("a")], [call("b")], status="in_progress")
 
     run_id = loop.run(scenario())
-    shown = reader.shown(run_id, Left(prompt_tokens=2 * SAID), began=True)
-    assert shown == ["Said 001.", "Said 002."]
+    shown = reader.shown(run_id, Left(prompt_tokens=2 * CALLED), began=True)
+    assert shown == ["call_a", "call_b"]
     with pytest.raises(OutOfPromptTokens):
-        reader.read(run_id, Left(prompt_tokens=2 * SAID - 1), began=True)
+        reader.read(run_id, Left(prompt_tokens=2 * CALLED - 1), began=True)
 
 
 def test_the_newest_message_has_the_first_claim_beside_the_runs_own_exchange(loop: Loop, reader: Reader) -> None:
     async def scenario() -> str:
         await reader.thread.say(*numbered(20))
-        return await reader.thread.run("Said 100.", "Said 101.", status="in_progress")
+        return await reader.thread.run([call("a")], [call("b")], status="in_progress")
 
     run_id = loop.run(scenario())
-    shown = reader.shown(run_id, Left(prompt_tokens=3 * SAID), began=True)
-    assert shown == ["Said 019.", "Said 100.", "Said 101."]
+    shown = reader.shown(run_id, Left(prompt_tokens=SAID + 2 * CALLED), began=True)
+    assert shown == ["Said 019.", "call_a", "call_b"]
 
 
 def test_what_must_be_shown_is_sent_where_only_the_window_is_too_small(loop: Loop, reader: Reader) -> None:

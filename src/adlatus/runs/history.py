@@ -1,6 +1,6 @@
 """What the model is shown of a thread: only as much is read as fits.
 
-1. The run's own exchange, if it has asked the model before: shown in any case.
+1. The run's own exchange up to its last outputs, if it has asked the model before: shown in any case.
 2. The thread from its newest message on, until all is read or the room is full.
 3. Where not all fits, its oldest messages, as many as stay of them.
 
@@ -37,7 +37,7 @@ async def read(connection: Connection, run: Run, route: Route, left: Left, *, be
     `left` is what is left of the run's budgets; `began` says whether the run may have asked the model before. Messages
     in progress are left out, and so are calls without outputs. Raises `OutOfPromptTokens`.
     """
-    own = _blocks(await _own_exchange(connection, run.id)) if began else []
+    own = _answered(_blocks(await _own_exchange(connection, run.id))) if began else []
     fixed = [Weight([run.instructions], budget.PER_MESSAGE)] if run.instructions else []
     fixed += [budget.of_schemas(prompt.tools(run)), budget.of_format(run.response_format)]
     reading = _Reading(
@@ -146,6 +146,15 @@ def _of_run(rows: Sequence[Row]) -> list[Row | Calls]:
 async def _own_exchange(connection: Connection, run_id: str) -> list[Row | Calls]:
     rows = await connection.fetch(statements.OWN, the_run=run_id)
     return _items(run_id, ((row["details"], row if row["id"] else None) for row in rows))
+
+
+def _answered(own: list[Block]) -> list[Block]:
+    """A run's own exchange up to its last outputs. A message after them is of a turn that broke off at its calls.
+
+    The model is asked for that turn again, and several servers refuse a question that ends with an answer.
+    """
+    unanswered = len(list(takewhile(lambda block: not isinstance(block.items[-1], Calls), reversed(own))))
+    return own[: len(own) - unanswered]
 
 
 # --- Reading
