@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+import tracemalloc
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -289,3 +290,16 @@ with ThreadPoolExecutor(8) as pool:
     print(set(pool.map(count, range(8))), built)
 """
     assert in_fresh_python(script) == "{2} ['cl100k_base']"
+
+
+def test_an_estimate_is_made_piece_by_piece_between_which_other_threads_have_their_turn() -> None:
+    """A regular expression holds the interpreter's lock to its end; what it finds at once shows in the memory."""
+    text = "It is warm in Paris. " * 100_000
+    tracemalloc.start()
+    try:
+        counted = tokens.estimate(text)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert counted == 1 + 100_000 * tokens.estimate(" It is warm in Paris.")
+    assert peak_bytes < len(text)
