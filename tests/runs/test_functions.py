@@ -25,6 +25,7 @@ from tests.runs.transcripts import (
     transcript,
     usage,
 )
+from tests.runs.upstream import HEAD, upstream
 
 Json = dict[str, Any]
 
@@ -278,6 +279,27 @@ def test_malformed_arguments_are_handed_on_as_they_are(http: httpx.Client, argum
     assert talk.ended(sent(talk.submit(run["id"], asked(OUTPUTS, run)))["id"])["status"] == "completed"
     [step, _] = talk.steps(run["id"])
     assert step["step_details"]["tool_calls"][0]["function"]["arguments"] == arguments
+
+
+def test_a_model_that_always_says_the_same_id_still_knows_its_calls_apart(
+    loop: Loop, new_database: Callable[[], str]
+) -> None:
+    call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    turn = {"choices": [{"index": 0, "delta": {"content": "Well.", "tool_calls": [call]}, "finish_reason": "stop"}]}
+    with (
+        upstream(HEAD, b"data: " + json.dumps(turn).encode() + b"\n\ndata: [DONE]\n\n") as model,
+        serving(loop, Settings(database_url=new_database(), model_base_url=model.base_url)) as server,
+        client_of(server) as http,
+    ):
+        talk = calculator(http, "Add.")
+        ids: list[str] = []
+        for _ in range(2):  # each run calls, gets its output, calls again, and is cancelled
+            first = talk.stream()[-2].payload
+            second = talk.submitting(first["id"], asked(OUTPUTS, first))[-2].payload
+            ids += [calls_of(run)[0]["id"] for run in (first, second)]
+            sent(talk.cancel(first["id"]))
+        assert ids[0] == "call_1"
+        assert len(set(ids)) == 4
 
 
 # --- Outputs that do not fit

@@ -30,6 +30,8 @@ async def expire_forever(database: Database, events: EventLog) -> None:
                 pass
         except Unavailable:
             log.warning("no run expires: the database does not answer")
+        except Exception:
+            log.exception("no run expires at the moment; this is a fault")
         await asyncio.sleep(PACE_S)
 
 

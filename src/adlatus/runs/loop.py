@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, assert_never
@@ -194,7 +194,7 @@ async def _ask(loaded: Loaded, resources: Resources, journal: Journal) -> Ending
         return OUT_OF_PROMPT_TOKENS
     fetched = await resources.images.fetch(prompt.links(items, route))
     request = prompt.build(run, items, route, left, fetched)
-    journal.turn = Turn(most_calls=_most_calls(run, request), taken_ids=loaded.call_ids)
+    journal.turn = Turn(most_calls=_most_calls(run, request), taken_ids=loaded.call_ids | _call_ids(items))
     journal.asked = Asked(route.model, request)
     await _listen(resources, route, request, journal)
     await _account(journal, resources.metrics)
@@ -233,6 +233,11 @@ def _output(turn: Turn) -> tuple[list[str], list[str]]:
     """What the model wrote in a turn, and what of it is not shown."""
     called = [text for call in turn.calls for text in (call.name, call.arguments)]
     return [turn.text, turn.refusal, *called], [turn.hidden]
+
+
+def _call_ids(items: Sequence[prompt.Item]) -> set[str]:
+    """The ids of calls that the model is shown: one that always says the same would not know them apart."""
+    return {call["id"] for item in items if isinstance(item, prompt.Calls) for call in item.calls}
 
 
 def _most_calls(run: Run, request: Json) -> int:

@@ -203,6 +203,8 @@ class EventLog:
                     await self.prune()
             except Unavailable:
                 log.warning("events are kept in memory until the database answers again", runs=len(self._dirty))
+            except Exception:
+                log.exception("events are kept in memory; this is a fault", runs=len(self._dirty))
 
     async def write(self) -> None:
         """Write the new events of all runs in one statement, one row per run."""
