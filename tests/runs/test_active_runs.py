@@ -11,6 +11,7 @@ from adlatus.settings import Settings
 from tests.conftest import Loop, serving
 from tests.runs.functions import OUTPUTS, calculator, message_of
 from tests.runs.transcripts import (
+    CANCELLED,
     DONE,
     OPENING,
     Conversation,
@@ -168,10 +169,7 @@ def test_a_run_that_speaks_is_replaced_and_what_it_said_stays(http: httpx.Client
     assert transcript(events) == [
         *OPENING,
         *speaking("word1 word2 word3"),
-        "thread.run.cancelling cancelling",
-        "thread.message.incomplete incomplete",
-        "thread.run.step.cancelled cancelled",
-        "thread.run.cancelled cancelled",
+        *CANCELLED,
         DONE,
     ]
     check_ended(talk, events)

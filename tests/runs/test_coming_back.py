@@ -18,6 +18,7 @@ from adlatus.wire.runs import Run, RunStatus
 from tests.conftest import BETA, Loop, Server, serving
 from tests.runs.stored import add_leased, add_run, execute, put
 from tests.runs.transcripts import (
+    COMPLETED,
     DONE,
     OPENING,
     Conversation,
@@ -32,11 +33,6 @@ from tests.runs.transcripts import (
     transcript,
 )
 
-COMPLETED = [
-    "thread.message.completed completed",
-    "thread.run.step.completed completed",
-    "thread.run.completed completed",
-]
 SHORT = "[[say: Hello, Jane!]]"
 LONG = "[[tokens: 30]] [[pace: 0.02]]"
 TOO_LARGE = str(2**63)

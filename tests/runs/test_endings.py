@@ -11,6 +11,7 @@ import pytest
 from adlatus.settings import Settings
 from tests.conftest import Loop, Server, serving
 from tests.runs.transcripts import (
+    CANCELLED,
     DONE,
     FINAL,
     NOTHING_USED,
@@ -389,10 +390,7 @@ def test_cancelling_while_the_model_speaks(http: httpx.Client) -> None:
     assert transcript(events) == [
         *OPENING,
         *speaking("word1 word2 word3"),
-        "thread.run.cancelling cancelling",
-        "thread.message.incomplete incomplete",
-        "thread.run.step.cancelled cancelled",
-        "thread.run.cancelled cancelled",
+        *CANCELLED,
         DONE,
     ]
     assert next(e.payload for e in events if e.name == "thread.run.cancelling") == answer

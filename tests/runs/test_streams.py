@@ -15,6 +15,8 @@ from adlatus.wire import events as wire
 from tests.conftest import BETA, Loop, Server, serving
 from tests.runs.stored import add_run, execute
 from tests.runs.transcripts import (
+    CANCELLED,
+    COMPLETED,
     DONE,
     OPENING,
     Conversation,
@@ -27,12 +29,6 @@ from tests.runs.transcripts import (
     speaking,
     transcript,
 )
-
-COMPLETED = [
-    "thread.message.completed completed",
-    "thread.run.step.completed completed",
-    "thread.run.completed completed",
-]
 
 
 def follow(server: Server, run_id: str, after: int = 0) -> list[Event]:
@@ -183,10 +179,7 @@ def test_a_run_is_cancelled_through_a_process_that_does_not_execute_it(
         assert transcript(events) == [
             *OPENING,
             *speaking("word1 word2 word3"),
-            "thread.run.cancelling cancelling",
-            "thread.message.incomplete incomplete",
-            "thread.run.step.cancelled cancelled",
-            "thread.run.cancelled cancelled",
+            *CANCELLED,
             DONE,
         ]
 

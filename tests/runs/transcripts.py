@@ -18,6 +18,17 @@ Result = TypeVar("Result")
 FINAL = ("completed", "failed", "cancelled", "expired", "incomplete")
 DONE = "done [DONE]"
 OPENING = ["thread.run.created queued", "thread.run.queued queued", "thread.run.in_progress in_progress"]
+COMPLETED = [
+    "thread.message.completed completed",
+    "thread.run.step.completed completed",
+    "thread.run.completed completed",
+]
+CANCELLED = [
+    "thread.run.cancelling cancelling",
+    "thread.message.incomplete incomplete",
+    "thread.run.step.cancelled cancelled",
+    "thread.run.cancelled cancelled",
+]
 
 
 @dataclass(frozen=True)

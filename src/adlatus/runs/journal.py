@@ -278,7 +278,7 @@ async def submit(
     """A locked run in `requires_action` has its outputs, by the ids of its calls: it is queued again.
 
     With a claim it is leased at once. Returns the run's row, and the frames of the events to tell once this is
-    committed. Raises `IllegalMove`.
+    committed.
     """
     step = await tx.fetch_row(statements.WAITING_CALLS, the_run=run_id)
     assert step is not None, "a run that waits for outputs has an open step"

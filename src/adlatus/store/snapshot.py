@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from sqlalchemy import Text, func, literal, select, true
 
 from adlatus.store.db import Connection, param
-from adlatus.store.tables import ENDED, messages, run_events, run_steps, runs
+from adlatus.store.runs import STEPS
+from adlatus.store.tables import ENDED, messages, run_events, runs
 from adlatus.wire import events as wire
 from adlatus.wire.messages import Message
 from adlatus.wire.runs import Run, RunStatus
@@ -26,11 +27,6 @@ _STATE = (
     select(runs, _last.c.last_number, _last.c.ends)
     .select_from(runs.outerjoin(_last, true()))
     .where(runs.c.id == param("run_id", Text()))
-)
-_STEPS = (
-    select(run_steps)
-    .where(run_steps.c.run_id == param("run_id", Text()))
-    .order_by(run_steps.c.created_at, run_steps.c.seq)
 )
 _MESSAGES = (
     select(messages).where(messages.c.run_id == param("run_id", Text())).order_by(messages.c.created_at, messages.c.seq)
@@ -72,7 +68,7 @@ async def state(connection: Connection, run_id: str) -> State | None:
 
 async def parts(connection: Connection, run_id: str) -> bytes:
     """The events of the current steps and messages of a run in order, a message before the step that wrote it."""
-    steps = [RunStep.of(row) for row in await connection.fetch(_STEPS, run_id=run_id)]
+    steps = [RunStep.of(row) for row in await connection.fetch(STEPS, the_run=run_id)]
     written = {row["id"]: Message.of(row) for row in await connection.fetch(_MESSAGES, run_id=run_id)}
     frames = []
     for step in steps:
