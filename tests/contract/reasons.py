@@ -11,7 +11,7 @@ from tests.contract.making import JSON, REAL, Request
 from tests.contract.tour import MESSAGES, RUN, RUNS
 
 MAX_INTEGER = 2_147_483_647
-WHOLE = r"(max_num_results|max_(prompt|completion)_tokens|last_messages)"
+WHOLE = r"(seconds|max_num_results|max_(prompt|completion)_tokens|last_messages)"
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,20 @@ OF_BOTH = [
         "the id is of no object",
         get("/assistants/asst_x"),
         r"No (assistant|thread|message|run|run step) found with id '.*'\.",
+        status=404,
+    ),
+    Reason(
+        "the id is of no file",
+        get("/files/x"),
+        r"No such File object: .*",
+        "id",
+        status=404,
+    ),
+    Reason(
+        "the cursor is no file",
+        get("/files", "after=x"),
+        r"Resource not found\.",
+        "after",
         status=404,
     ),
     Reason(
@@ -164,6 +178,12 @@ BY_SCHEMA = [
         r"Invalid 'limit': integer (above maximum|below minimum) value\. Expected a value (<= 100|>= 1), but got .*",
         "limit",
         "integer_(above_max|below_min)_value",
+    ),
+    Reason(
+        "the schema says what a limit of files may be in prose only",
+        get("/files", "limit=10001"),
+        r"limit must be between 1 and 10000\.",
+        "limit",
     ),
     Reason(
         "the schema says what a name may be in prose only",

@@ -27,7 +27,7 @@ DIFFERENCES = {
     r"\+ .*metadata: maxProperties 16": PROSE,
     r"\+ .*metadata\.(\*: maxLength 512|<name>: (string|maxLength 64))": PROSE,
     r"\+ .*\.name: (maxLength 64|pattern .*)": PROSE,
-    r"\+ GET .* \?limit: (minimum 1|maximum 100)": PROSE,
+    r"\+ GET .* \?limit: (minimum 1|maximum 100(00)?)": PROSE,
     r"\+ .*(content|text): maxLength 256000": "users of the original were told so by its errors",
     r"\+ .*instructions: maxLength 256000": "those of an assistant are as long at most",
     r"\+ .*(messages: maxItems 100000|(attachments|content|tool_outputs): maxItems 1000)": AGAINST_ABUSE,

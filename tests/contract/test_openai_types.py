@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from openai import OpenAI
 from openai.pagination import SyncCursorPage, SyncPage
-from openai.types import ErrorObject, Model
+from openai.types import ErrorObject, FileDeleted, FileObject, Model
 from openai.types.beta import Assistant, AssistantDeleted, AssistantStreamEvent, Thread, ThreadDeleted
 from openai.types.beta.threads import Message, MessageDeleted, Run
 from openai.types.beta.threads.runs import RunStep
@@ -45,6 +45,11 @@ TYPES: dict[Operation, Any] = {
     ("GET", f"{RUN}/events"): AssistantStreamEvent,
     ("GET", f"{RUN}/steps"): SyncCursorPage[RunStep],
     ("GET", f"{RUN}/steps/{{step_id}}"): RunStep,
+    ("POST", "/files"): FileObject,
+    ("GET", "/files"): SyncCursorPage[FileObject],
+    ("GET", "/files/{file_id}"): FileObject,
+    ("DELETE", "/files/{file_id}"): FileDeleted,
+    ("GET", "/files/{file_id}/content"): str,
     ("GET", "/models"): SyncPage[Model],
     ("GET", "/models/{model}"): Model,
 }
@@ -80,6 +85,8 @@ DEVIATIONS = {
     "Function.name is left out": OF_CALLS,
     "Function.output is left out": OF_CALLS,
     "TextDelta.annotations is left out": OF_DELTAS,
+    "purpose: Input should be 'assistants', 'assistants_output', 'batch', 'batch_output', 'fine-tune', "
+    "'fine-tune-results', 'vision' or 'user_data', not 'evals'": "may be uploaded, and the type forgets it",
     "ThreadCreated.enabled is left out": "strays in the schema, was never sent",
     "ErrorObject.misalignment is left out": "belongs to other APIs",
     "Model.shutdown_date is left out": "no endpoint but OpenAI's tells it",
@@ -130,7 +137,7 @@ def _differences(tour: Tour) -> Iterator[str]:
         if answer.status == 200:
             yield from differences(TYPES[answer.operation], answer.body)
         else:
-            assert list(answer.body) == ["error"]
+            assert list(answer.body) in (["error"], ["error", "detail"])
             yield from differences(ErrorObject, answer.body["error"])
     for event in tour.events():
         if event.name != "done":

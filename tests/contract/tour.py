@@ -67,6 +67,7 @@ class Tour:
         self._runs()
         self._endings()
         self._functions()
+        self._files()
         self._models()
         self._handed_on()
         self._errors()
@@ -223,6 +224,24 @@ class Tour:
             else:
                 self._ended(self._ask("POST", f"{RUN}/submit_tool_outputs", {"tool_outputs": outputs}, **ids))
             self._ask("GET", f"{RUN}/steps", **ids)
+
+    def _files(self) -> None:
+        made = {purpose: self._send_file(purpose)["id"] for purpose in ("vision", "assistants", "evals")}
+        self._send_file("batch", **{"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"})
+        self._ask("GET", "/files")
+        self._ask("GET", "/files", query="?purpose=vision&limit=1&order=asc")
+        self._ask("GET", "/files/{file_id}", file_id=made["vision"])
+        content = self.http.get(f"files/{made['vision']}/content")
+        self.answers.append(Answer(("GET", "/files/{file_id}/content"), content.status_code, content.text))
+        self._ask("GET", "/files/{file_id}/content", file_id=made["assistants"])
+        self._ask("DELETE", "/files/{file_id}", file_id=made["vision"])
+        self._ask("GET", "/files/{file_id}", file_id=made["vision"])
+
+    def _send_file(self, purpose: str, **fields: str) -> Any:
+        data, file = {"purpose": purpose} | fields, ("tour.txt", b"Hello")
+        response = self.http.post("files", data=data, files={"file": file})
+        self.answers.append(Answer(("POST", "/files"), response.status_code, response.json()))
+        return response.json()
 
     def _models(self) -> None:
         model = self._ask("GET", "/models")["data"][0]

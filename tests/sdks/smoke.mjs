@@ -5,7 +5,7 @@
 // scenarios that passed; a scenario that fails ends it with a traceback.
 
 import assert from 'node:assert/strict';
-import OpenAI, { AuthenticationError, BadRequestError, NotFoundError } from 'openai';
+import OpenAI, { AuthenticationError, BadRequestError, NotFoundError, toFile } from 'openai';
 import { VERSION } from 'openai/version';
 
 const REQUEST_ID = /^req_[0-9a-f]{32}$/;
@@ -318,6 +318,22 @@ async function thread_and_run() {
   await assertRetrievable(streamed, said);
 }
 
+async function files() {
+  const content = Buffer.from('Grüezi');
+  const file = await toFile(content, 'grüezi.txt');
+  const made = await client.files.create({ file, purpose: 'vision' });
+  assert.deepEqual([made.object, made.filename, made.bytes, made.status], ['file', 'grüezi.txt', 7, 'processed']);
+  assert.deepEqual(await client.files.retrieve(made.id), made);
+  assert.deepEqual((await all(await client.files.list({ purpose: 'vision' }))).map(({ id }) => id), [made.id]);
+  assert.deepEqual(Buffer.from(await (await client.files.content(made.id)).arrayBuffer()), content);
+  const error = await refusal(BadRequestError, client.files.create({ file: await toFile(content, 'a'), purpose: 'none' }));
+  assert.equal(error.param, 'purpose');
+  const deleted = await remove(client.files, made.id);
+  assert.deepEqual(deleted, { object: 'file', deleted: true, id: made.id });
+  await refusal(NotFoundError, client.files.retrieve(made.id));
+  assert.deepEqual(await all(await client.files.list()), []);
+}
+
 async function errors() {
   const unknown = `thread_${'0'.repeat(24)}`;
   let error = await refusal(NotFoundError, threadsApi.retrieve(unknown));
@@ -359,6 +375,7 @@ const SCENARIOS = [
   events_of_a_run,
   stream_left_early,
   thread_and_run,
+  files,
   errors,
   request_ids,
 ];
