@@ -153,6 +153,7 @@ _TEMPLATES = (
     *("/threads/{thread_id}/messages", "/threads/{thread_id}/messages/{message_id}"),
     *("/threads/{thread_id}/runs", "/threads/{thread_id}/runs/{run_id}", "/threads/{thread_id}/runs/{run_id}/cancel"),
     *("/files", "/files/{file_id}", "/files/{file_id}/content"),
+    *("/uploads", "/uploads/{upload_id}/parts", "/uploads/{upload_id}/complete", "/uploads/{upload_id}/cancel"),
     "/threads/{thread_id}/runs/{run_id}/submit_tool_outputs",
     "/threads/{thread_id}/runs/{run_id}/events",
     *("/threads/{thread_id}/runs/{run_id}/steps", "/threads/{thread_id}/runs/{run_id}/steps/{step_id}"),

@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match
 
 from adlatus import __version__
-from adlatus.api import assistants, files, messages, models, operations, relay, runs, steps, threads
+from adlatus.api import assistants, files, messages, models, operations, relay, runs, steps, threads, uploads
 from adlatus.api.middleware import GuardKeyless, Observe
 from adlatus.errors import ApiError, MethodNotAllowed, NotFound, body, from_validation
 from adlatus.files.sweeping import sweep_forever
@@ -52,7 +52,7 @@ def create_app(settings: Settings, *, resources: Resources | None = None, execut
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    for noun in (assistants, runs, threads, messages, steps, files, models, relay):
+    for noun in (assistants, runs, threads, messages, steps, files, uploads, models, relay):
         app.include_router(noun.router, prefix="/v1", responses=REFUSED)
     app.include_router(operations.router, include_in_schema=False)
     app.add_exception_handler(ApiError, _render_api_error)

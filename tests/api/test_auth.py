@@ -118,7 +118,9 @@ def populate(client: httpx.Client) -> dict[str, str]:
     client.post(runs, json={"assistant_id": assistant_id, "stream": True}).raise_for_status()
     run_id = client.get(runs).json()["first_id"]
     file = {"file": ("a.txt", b"Hello")}
+    upload = {"purpose": "vision", "filename": "a.txt", "bytes": 5, "mime_type": "text/plain"}
     return {
+        "upload_id": client.post("/uploads", json=upload).json()["id"],
         "file_id": client.post("/files", data={"purpose": "vision"}, files=file).json()["id"],
         "assistant_id": assistant_id,
         "thread_id": thread_id,
@@ -136,6 +138,8 @@ def body_for(method: str, path: str, ids: dict[str, str]) -> dict[str, Any] | No
         return {"role": "user", "content": "x"}
     if path.endswith("/submit_tool_outputs"):
         return {"tool_outputs": []}
+    if path.endswith("/complete"):
+        return {"part_ids": ["part_x"]}
     if path.endswith("/runs"):
         return {"assistant_id": ids["assistant_id"]}
     return {}

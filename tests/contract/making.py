@@ -27,6 +27,7 @@ REAL = {
     "run_id": "run_real",
     "step_id": "step_real",
     "file_id": "file_real",
+    "upload_id": "upload_real",
     "model": "model_real",
 }
 JSON = "application/json"

@@ -15,6 +15,7 @@ Json = dict[str, Any]
 DEVIATIONS = {
     "first_id: None is not of type 'string'": "an empty list had null, as recorded",
     "last_id: None is not of type 'string'": "an empty list had null, as recorded",
+    "file.status_details: None is not of type 'string'": "a file had null, as recorded",
     "expires_at: None is not of type 'integer'": "a file that stays had null, as recorded",
     "status_details: None is not of type 'string'": "a file had null, as recorded",
     "purpose: 'evals' is not one of ['assistants', 'assistants_output', 'batch', 'batch_output', 'fine-tune', "

@@ -18,12 +18,12 @@ from tests.contract.reasons import BY_SCHEMA, OF_BOTH, Reason
 from tests.contract.replay import events_of
 from tests.contract.schema import DEVIATIONS, Schema
 from tests.contract.test_openai_types import TYPES
-from tests.contract.tour import RUN, Operation
+from tests.contract.tour import RUN, UPLOAD, Operation
 from tests.witness import OCTETS
 
 ID_NAMES = {placeholder: name for name, placeholder in REAL.items()}
-OF_RUNNING = {("POST", f"{RUN}/cancel"), ("POST", f"{RUN}/submit_tool_outputs")}
-"""What a run that has ended refuses, however the request is made."""
+OF_RUNNING = {("POST", f"{RUN}/cancel"), ("POST", f"{RUN}/submit_tool_outputs"), ("POST", f"{UPLOAD}/complete")}
+"""What a run that has ended refuses, however the request is made; and an upload without parts."""
 
 OF_FILES = re.compile("/v1/files(/|$)")
 OPERATIONS = sorted(TYPES)
@@ -48,21 +48,23 @@ class World:
             content=self._real(request.content.decode("latin-1")).encode("latin-1"),
             headers=headers,
         )
-        if response.is_success and (request.method == "DELETE" or request.path.endswith("/runs")):
+        if response.is_success and (request.method == "DELETE" or request.path.endswith(("/runs", "_real/cancel"))):
             self._http.delete(f"threads/{self._ids['thread']}")  # ends a run that is on its way
             self._ids = {}
         return response
 
     def _real(self, text: str) -> str:
-        return re.sub(r"\b(asst|thread|msg|run|step|file|model)_real\b", lambda found: self._ids[found[1]], text)
+        return re.sub(r"\b(asst|thread|msg|run|step|file|upload|model)_real\b", lambda found: self._ids[found[1]], text)
 
     def _make(self) -> None:
         assistant_id = self._http.post("assistants", json={"model": "m"}).json()["id"]
         messages = [{"role": "user", "content": "Hello"}]
-        body = {"assistant_id": assistant_id, "thread": {"messages": messages}, "stream": True}
-        events = events_of(self._http.post("threads/runs", json=body).text)
+        run = {"assistant_id": assistant_id, "thread": {"messages": messages}, "stream": True}
+        events = events_of(self._http.post("threads/runs", json=run).text)
         file = self._http.post("files", data={"purpose": "vision"}, files={"file": ("a.txt", b"Hello")}).json()
-        self._ids = {"asst": assistant_id, "file": file["id"], "model": "rehearsal"}
+        body = {"purpose": "vision", "filename": "a.txt", "bytes": 5, "mime_type": "text/plain"}
+        upload = self._http.post("uploads", json=body).json()
+        self._ids = {"asst": assistant_id, "file": file["id"], "upload": upload["id"], "model": "rehearsal"}
         for event in events:
             if event.name in (
                 "thread.created",

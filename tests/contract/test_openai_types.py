@@ -8,14 +8,15 @@ from typing import Any, get_args
 
 from openai import OpenAI
 from openai.pagination import SyncCursorPage, SyncPage
-from openai.types import ErrorObject, FileDeleted, FileObject, Model
+from openai.types import ErrorObject, FileDeleted, FileObject, Model, Upload
 from openai.types.beta import Assistant, AssistantDeleted, AssistantStreamEvent, Thread, ThreadDeleted
 from openai.types.beta.threads import Message, MessageDeleted, Run
 from openai.types.beta.threads.runs import RunStep
+from openai.types.uploads import UploadPart
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tests.contract.operations import HANDED_ON
-from tests.contract.tour import RUN, RUNS, Operation, Tour
+from tests.contract.tour import RUN, RUNS, UPLOAD, Operation, Tour
 
 Json = dict[str, Any]
 
@@ -50,6 +51,10 @@ TYPES: dict[Operation, Any] = {
     ("GET", "/files/{file_id}"): FileObject,
     ("DELETE", "/files/{file_id}"): FileDeleted,
     ("GET", "/files/{file_id}/content"): str,
+    ("POST", "/uploads"): Upload,
+    ("POST", f"{UPLOAD}/parts"): UploadPart,
+    ("POST", f"{UPLOAD}/complete"): Upload,
+    ("POST", f"{UPLOAD}/cancel"): Upload,
     ("GET", "/models"): SyncPage[Model],
     ("GET", "/models/{model}"): Model,
 }
@@ -77,6 +82,7 @@ DEVIATIONS = {
     "FileSearch.max_num_results is left out": IF_SENT,
     "FunctionDefinition.description is left out": IF_SENT,
     "JSONSchema.description is left out": IF_SENT,
+    "Upload.file is left out": IF_SENT,
     "JSONSchema.schema_ is left out": IF_SENT,
     "ToolResources.code_interpreter is left out": IF_SENT,
     "ToolResources.file_search is left out": IF_SENT,

@@ -75,7 +75,15 @@ OF_FILES = (
     "UserDataPurpose",
 )
 
-NOT_OFFERED_YET = {"UploadsTests": "issue 5", "VectorStoresTests": "issue 5"}
+OF_UPLOADS = (
+    "AddUploadPartWorks",
+    "CancelUploadWorks",
+    "CompleteUploadWorks",
+    "CreateUploadWorks(False)",
+    "CreateUploadWorks(True)",
+)
+
+NOT_OFFERED_YET = {"VectorStoresTests": "issue 5"}
 
 DEVIATIONS = (
     Deviation(
@@ -129,8 +137,9 @@ def test_no_recording_is_forgotten(reference: Path) -> None:
     assert sorted([*WHOLE, *OF_FUNCTIONS, *PARTLY]) == sorted(path.stem for path in folder_of(reference).glob("*.json"))
     assert sorted(OF_MODELS) == sorted(path.stem for path in (reference / "recordings" / "ModelsTests").glob("*.json"))
     assert sorted(OF_FILES) == sorted(path.stem for path in (reference / "recordings" / "FilesTests").glob("*.json"))
+    assert sorted(OF_UPLOADS) == sorted(path.stem for path in (reference / "recordings" / "UploadsTests").glob("*"))
     others = {path.name for path in (reference / "recordings").iterdir()}
-    assert others == {"AssistantsTests", "FilesTests", "ModelsTests", "openai-php", *NOT_OFFERED_YET}
+    assert others == {"AssistantsTests", "FilesTests", "ModelsTests", "UploadsTests", "openai-php", *NOT_OFFERED_YET}
 
 
 @pytest.fixture(scope="module")
@@ -180,12 +189,15 @@ def test_a_recorded_session_of_models_replays_with_the_same_answers(
     assert not replay.differences, "\n".join(replay.differences)
 
 
-@pytest.mark.parametrize("name", OF_FILES)
-def test_a_recorded_session_of_files_replays_with_the_same_answers(
-    name: str, reference: Path, http: httpx.Client
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("FilesTests", name) for name in OF_FILES] + [("UploadsTests", name) for name in OF_UPLOADS],
+)
+def test_a_recorded_session_of_files_or_uploads_replays_with_the_same_answers(
+    folder: str, name: str, reference: Path, http: httpx.Client
 ) -> None:
     del http.headers["OpenAI-Beta"]  # as recorded
-    replay = Replay(http, load(reference / "recordings" / "FilesTests" / f"{name}.json"), (), name)
+    replay = Replay(http, load(reference / "recordings" / folder / f"{name}.json"), (), name)
     replay.run()
     assert not replay.differences, "\n".join(replay.differences)
 

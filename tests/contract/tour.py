@@ -19,6 +19,7 @@ DEADLINE_S = 20
 RUNS = "/threads/{thread_id}/runs"
 RUN = f"{RUNS}/{{run_id}}"
 MESSAGES = "/threads/{thread_id}/messages"
+UPLOAD = "/uploads/{upload_id}"
 SCHEMA = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
 TOOLS = [
     {"type": "code_interpreter"},
@@ -68,6 +69,7 @@ class Tour:
         self._endings()
         self._functions()
         self._files()
+        self._uploads()
         self._models()
         self._handed_on()
         self._errors()
@@ -242,6 +244,21 @@ class Tour:
         response = self.http.post("files", data=data, files={"file": file})
         self.answers.append(Answer(("POST", "/files"), response.status_code, response.json()))
         return response.json()
+
+    def _uploads(self) -> None:
+        body = {"purpose": "vision", "filename": "tour.txt", "bytes": 10, "mime_type": "text/plain"}
+        cancelled = self._ask("POST", "/uploads", body)["id"]
+        self._ask("POST", f"{UPLOAD}/cancel", upload_id=cancelled)
+        upload = self._ask("POST", "/uploads", body | {"expires_after": {"anchor": "created_at", "seconds": 3600}})[
+            "id"
+        ]
+        parts = []
+        for _ in range(2):
+            response = self.http.post(f"uploads/{upload}/parts", files={"data": ("upload", b"Hello")})
+            self.answers.append(Answer(("POST", f"{UPLOAD}/parts"), response.status_code, response.json()))
+            parts.append(response.json()["id"])
+        self._ask("POST", f"{UPLOAD}/complete", {"part_ids": parts[:1]}, upload_id=upload)
+        self._ask("POST", f"{UPLOAD}/complete", {"part_ids": parts}, upload_id=upload)
 
     def _models(self) -> None:
         model = self._ask("GET", "/models")["data"][0]

@@ -334,6 +334,23 @@ async function files() {
   assert.deepEqual(await all(await client.files.list()), []);
 }
 
+async function uploads() {
+  const body = { purpose: 'vision', filename: 'hello.txt', bytes: 12, mime_type: 'text/plain' };
+  const made = await client.uploads.create(body);
+  assert.deepEqual([made.object, made.status, made.expires_at - made.created_at], ['upload', 'pending', 3600]);
+  const add = async (text) => {
+    const data = await toFile(Buffer.from(text), 'upload');
+    return (await client.uploads.parts.create(made.id, { data })).id;
+  };
+  const [last, first] = [await add('World!'), await add('Hello ')];
+  const done = await client.uploads.complete(made.id, { part_ids: [first, last] });
+  assert.equal(done.status, 'completed');
+  assert.equal(await (await client.files.content(done.file.id)).text(), 'Hello World!');
+  assert.ok((await remove(client.files, done.file.id)).deleted);
+  assert.equal((await client.uploads.cancel((await client.uploads.create(body)).id)).status, 'cancelled');
+  await refusal(BadRequestError, client.uploads.cancel(made.id));
+}
+
 async function errors() {
   const unknown = `thread_${'0'.repeat(24)}`;
   let error = await refusal(NotFoundError, threadsApi.retrieve(unknown));
@@ -376,6 +393,7 @@ const SCENARIOS = [
   stream_left_early,
   thread_and_run,
   files,
+  uploads,
   errors,
   request_ids,
 ];

@@ -379,6 +379,20 @@ def files(client: OpenAI) -> None:
     assert list(client.files.list()) == []
 
 
+def uploads(client: OpenAI) -> None:
+    arguments: Any = {"purpose": "vision", "filename": "hello.txt", "bytes": 12, "mime_type": "text/plain"}
+    made = client.uploads.create(**arguments)
+    assert (made.object, made.status, made.expires_at - made.created_at) == ("upload", "pending", 3600)
+    last, first = (client.uploads.parts.create(made.id, data=content).id for content in (b"World!", b"Hello "))
+    done = client.uploads.complete(made.id, part_ids=[first, last])
+    assert done.status == "completed"
+    assert done.file
+    assert client.files.content(done.file.id).read() == b"Hello World!"
+    assert client.files.delete(done.file.id).deleted
+    assert client.uploads.cancel(client.uploads.create(**arguments).id).status == "cancelled"
+    refusal(BadRequestError, lambda: client.uploads.cancel(made.id))
+
+
 def errors(client: OpenAI) -> None:
     unknown = "thread_" + "0" * 24
     error = refusal(NotFoundError, lambda: client.beta.threads.retrieve(unknown))
@@ -440,6 +454,7 @@ SCENARIOS: tuple[Callable[[OpenAI], None], ...] = (
     stream_left_early,
     thread_and_run,
     files,
+    uploads,
     errors,
     request_ids,
     asynchronous,

@@ -144,8 +144,7 @@ def open_blobs(url: str | None, data_dir: Path) -> Blobs:
 
 def _in_folder(folder: Path) -> Blobs:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         store = LocalStore(folder)
     except (*_FAULTS, ValueError) as error:
         raise StartupError(

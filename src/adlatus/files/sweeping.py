@@ -9,7 +9,7 @@ import structlog
 
 from adlatus.backends.blobs import Blobs
 from adlatus.errors import Unavailable
-from adlatus.store import files
+from adlatus.store import files, uploads
 from adlatus.store.db import Database
 
 log = structlog.get_logger(__name__)
@@ -31,7 +31,14 @@ async def sweep(database: Database, blobs: Blobs) -> None:
     """Let go what has expired, then delete all bytes that are due."""
     while expired := await files.expire(database):
         log.info("files expired", files=expired)
+    while expired := await _expire_uploads(database):
+        log.info("uploads expired", uploads=expired)
     while keys := await files.due(database):
         await blobs.delete(keys)
         await files.forget(database, keys)
         log.info("bytes deleted", keys=len(keys))
+
+
+async def _expire_uploads(database: Database) -> int:
+    async with database.transaction() as tx:
+        return await uploads.expire(tx)
