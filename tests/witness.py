@@ -25,6 +25,8 @@ _KINDS = frozenset(
 """Keys whose strings are constants, and so belong to a value's shape."""
 _FREE = frozenset(("metadata", "parameters", "schema"))
 """Keys whose values are the client's own."""
+OCTETS = "application/octet-stream"
+"""The bytes of files, which are the clients' own."""
 _RECORDING = re.compile(r"recording (\S+ \d+)")
 _SDK = re.compile(r"(?:Async)?OpenAI/(Python|JS) (\S+)")
 
@@ -62,7 +64,7 @@ class Witness:
             async def seen(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     head.update(message)
-                else:
+                elif dict(head["headers"]).get(b"content-type") != OCTETS.encode():
                     content.append(message.get("body", b""))
                 await send(message)
 
@@ -100,7 +102,9 @@ class Witness:
         if operation[1] in PATHS:
             return  # an upstream's words
         try:
-            if content_type.startswith("text/event-stream"):
+            if content_type == OCTETS:
+                self._keep(Seen(operation, status, content_type, "(bytes)"))
+            elif content_type.startswith("text/event-stream"):
                 self._note_events(operation, content_type, content)
             else:
                 self._keep(Seen(operation, status, content_type, json.loads(content)))
@@ -148,6 +152,8 @@ _TEMPLATES = (
     *("/assistants/{assistant_id}", "/models/{model}", "/threads/{thread_id}"),
     *("/threads/{thread_id}/messages", "/threads/{thread_id}/messages/{message_id}"),
     *("/threads/{thread_id}/runs", "/threads/{thread_id}/runs/{run_id}", "/threads/{thread_id}/runs/{run_id}/cancel"),
+    *("/files", "/files/{file_id}", "/files/{file_id}/content"),
+    *("/uploads", "/uploads/{upload_id}/parts", "/uploads/{upload_id}/complete", "/uploads/{upload_id}/cancel"),
     "/threads/{thread_id}/runs/{run_id}/submit_tool_outputs",
     "/threads/{thread_id}/runs/{run_id}/events",
     *("/threads/{thread_id}/runs/{run_id}/steps", "/threads/{thread_id}/runs/{run_id}/steps/{step_id}"),

@@ -13,9 +13,10 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match
 
 from adlatus import __version__
-from adlatus.api import assistants, messages, models, operations, relay, runs, steps, threads
+from adlatus.api import assistants, files, messages, models, operations, relay, runs, steps, threads, uploads
 from adlatus.api.middleware import GuardKeyless, Observe
 from adlatus.errors import ApiError, MethodNotAllowed, NotFound, body, from_validation
+from adlatus.files.sweeping import sweep_forever
 from adlatus.resources import Resources, open_resources
 from adlatus.runs.expiry import expire_forever
 from adlatus.runs.loop import execute
@@ -51,7 +52,7 @@ def create_app(settings: Settings, *, resources: Resources | None = None, execut
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    for noun in (assistants, runs, threads, messages, steps, models, relay):
+    for noun in (assistants, runs, threads, messages, steps, files, uploads, models, relay):
         app.include_router(noun.router, prefix="/v1", responses=REFUSED)
     app.include_router(operations.router, include_in_schema=False)
     app.add_exception_handler(ApiError, _render_api_error)
@@ -91,14 +92,17 @@ async def _worker(resources: Resources, executor: bool) -> AsyncIterator[Worker 
 
 @asynccontextmanager
 async def housekeeping(resources: Resources) -> AsyncIterator[None]:
-    """What every process does for all, until the block is left: overdue runs expire, whoever created them."""
-    task = asyncio.create_task(expire_forever(resources.database, resources.events))
+    """What every process does for all, until the block is left: what is overdue expires, whoever created it."""
+    tasks = [
+        asyncio.create_task(expire_forever(resources.database, resources.events)),
+        asyncio.create_task(sweep_forever(resources.database, resources.blobs)),
+    ]
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @asynccontextmanager

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import asyncpg
 import httpx
 
+from adlatus.backends.blobs import open_blobs
 from adlatus.backends.llm import Llm
 from adlatus.backends.postgres import attach
 from adlatus.backends.refusals import ModelError
 from adlatus.backends.routing import Endpoint
 from adlatus.backends.upstreams import open_clients
-from adlatus.errors import StartupError
+from adlatus.errors import StartupError, Unavailable
 from adlatus.rehearsal.script import load
 from adlatus.resources import open_routing
 from adlatus.settings import Settings
@@ -30,7 +31,13 @@ class Finding:
 
 async def examine(settings: Settings) -> int:
     """Print a table of findings; 1 if a configured component is down, else 0."""
-    findings = [await _database(settings), *await _models(settings), await _keys(settings), await _server(settings)]
+    findings = [
+        await _database(settings),
+        await _storage(settings),
+        *await _models(settings),
+        await _keys(settings),
+        await _server(settings),
+    ]
     marks = {True: "ok", False: "FAILS", None: "-"}
     width = max(len(finding.component) for finding in findings)
     for finding in findings:
@@ -59,6 +66,22 @@ async def _database(settings: Settings) -> Finding:
     if revision != migrate.head():
         return Finding("database", False, f"at revision {revision or 'none'}", "Run `adlatus migrate`.")
     return Finding("database", True, f"at revision {revision}")
+
+
+async def _storage(settings: Settings) -> Finding:
+    """Whether files can be written and read."""
+    if settings.storage_url is None and not settings.data_dir.exists():
+        return Finding("storage", None, f"a folder of {settings.data_dir}; `adlatus serve` makes it")
+    try:
+        blobs = open_blobs(settings.storage_url, settings.data_dir)
+        async with asyncio.timeout(30):
+            await blobs.check()
+    except StartupError as error:
+        return Finding("storage", False, str(error))
+    except (Unavailable, TimeoutError) as error:
+        advice = "Check ADLATUS_STORAGE_URL, and the address and keys in the environment (docs/files.md)."
+        return Finding("storage", False, str(error.__cause__ or error).partition("\n")[0], advice)
+    return Finding("storage", True, blobs.shown)
 
 
 async def _models(settings: Settings) -> list[Finding]:

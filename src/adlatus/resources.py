@@ -16,6 +16,7 @@ import structlog
 from sqlalchemy.dialects.postgresql import insert
 
 from adlatus.backends import models_file
+from adlatus.backends.blobs import Blobs, open_blobs
 from adlatus.backends.images import Images, open_images
 from adlatus.backends.llm import Llm
 from adlatus.backends.postgres import embedded_postgres
@@ -23,7 +24,7 @@ from adlatus.backends.relay import Relay
 from adlatus.backends.routing import Endpoint, Route, Routing
 from adlatus.backends.upstreams import open_clients
 from adlatus.backends.wakeup import Wakeup, listen
-from adlatus.errors import StartupError
+from adlatus.errors import StartupError, Unavailable
 from adlatus.rehearsal import server as rehearsal
 from adlatus.settings import DEFAULT_PROJECT, Settings
 from adlatus.store import leases, migrate
@@ -63,6 +64,7 @@ class Resources:
     llm: Llm
     relay: Relay
     images: Images
+    blobs: Blobs
     metrics: Metrics
     project_by_key: Mapping[bytes, str]
     report: tuple[tuple[str, str, str], ...]
@@ -87,11 +89,12 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         routing, model_report = await stack.enter_async_context(open_routing(settings))
         clients = await stack.enter_async_context(open_clients(routing.endpoints))
         images = await stack.enter_async_context(open_images())
+        blobs = await _open_blobs(settings)
         report = (
             ("data folder", str(settings.data_dir), "--data-dir or ADLATUS_DATA_DIR"),
             ("database", database_report, "ADLATUS_DATABASE_URL"),
             ("models", model_report, "ADLATUS_MODEL_BASE_URL, ADLATUS_MODEL, ADLATUS_MODELS_FILE"),
-            ("storage", "none yet: files are not offered by this version", ""),
+            ("storage", blobs.shown, "ADLATUS_STORAGE_URL"),
             ("tools", "stored, not run yet: code_interpreter, file_search, functions", ""),
             ("keys", _keys_report(settings), "ADLATUS_API_KEYS"),
         )
@@ -103,6 +106,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             Llm(clients, routing),
             Relay(clients, routing),
             images,
+            blobs,
             metrics,
             _project_by_key(settings),
             report,
@@ -129,6 +133,16 @@ async def _open_dsn(stack: AsyncExitStack, settings: Settings) -> tuple[str, str
         )
     at = httpx.URL(dsn)
     return dsn, f"PostgreSQL at {at.host or 'a unix socket'}{at.path}"
+
+
+async def _open_blobs(settings: Settings) -> Blobs:
+    """The file storage, which takes and gives bytes."""
+    blobs = open_blobs(settings.storage_url, settings.data_dir)
+    try:
+        await blobs.check()
+    except Unavailable as error:
+        raise StartupError(f"the file storage ({blobs.shown}) cannot be used: {error.__cause__ or error}") from error
+    return blobs
 
 
 async def _ensure_projects(database: Database, settings: Settings) -> None:

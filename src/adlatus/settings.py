@@ -50,6 +50,17 @@ class Settings(BaseSettings):
         SecretStr | None,
         Field(description="`postgresql://user:password@host/db` of an own PostgreSQL; unset: the embedded one"),
     ] = None
+    storage_url: Annotated[
+        str | None,
+        Field(
+            description="Where the bytes of files are: `s3://bucket/prefix`, `gs://…`, `az://…`, `file:///folder`; "
+            "unset: the folder `storage` of the data folder (docs/files.md)"
+        ),
+    ] = None
+    storage_quota_gb: Annotated[
+        float | None,
+        Field(gt=0, allow_inf_nan=False, description="Gigabytes of files that a project may keep; unset: no limit"),
+    ] = None
     model_base_url: Annotated[
         str | None,
         Field(description="OpenAI-compatible endpoint such as `http://localhost:11434/v1`; unset: the rehearsal model"),

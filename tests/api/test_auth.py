@@ -15,11 +15,12 @@ EMPTY: dict[str, Any] = {"object": "list", "data": [], "first_id": None, "last_i
 
 
 def refusal(response: httpx.Response) -> tuple[int, dict[str, Any]]:
-    """Status and error of a response, whose shape is checked."""
+    """Status and error of a response, whose shape is checked; files have one of their own."""
     shown: dict[str, Any] = response.json()["error"]
-    assert list(response.json()) == ["error"]
+    of_a_file = shown["param"] == "id"
+    assert list(response.json()) == (["error", "detail"] if of_a_file else ["error"])
     assert list(shown) == ["message", "type", "param", "code"]
-    assert (shown["type"], shown["param"]) == ("invalid_request_error", None)
+    assert (shown["type"], shown["param"]) == ("invalid_request_error", "id" if of_a_file else None)
     return response.status_code, shown
 
 
@@ -116,7 +117,11 @@ def populate(client: httpx.Client) -> dict[str, str]:
     runs = f"/threads/{thread_id}/runs"
     client.post(runs, json={"assistant_id": assistant_id, "stream": True}).raise_for_status()
     run_id = client.get(runs).json()["first_id"]
+    file = {"file": ("a.txt", b"Hello")}
+    upload = {"purpose": "vision", "filename": "a.txt", "bytes": 5, "mime_type": "text/plain"}
     return {
+        "upload_id": client.post("/uploads", json=upload).json()["id"],
+        "file_id": client.post("/files", data={"purpose": "vision"}, files=file).json()["id"],
         "assistant_id": assistant_id,
         "thread_id": thread_id,
         "message_id": client.get(f"/threads/{thread_id}/messages").json()["last_id"],
@@ -133,6 +138,8 @@ def body_for(method: str, path: str, ids: dict[str, str]) -> dict[str, Any] | No
         return {"role": "user", "content": "x"}
     if path.endswith("/submit_tool_outputs"):
         return {"tool_outputs": []}
+    if path.endswith("/complete"):
+        return {"part_ids": ["part_x"]}
     if path.endswith("/runs"):
         return {"assistant_id": ids["assistant_id"]}
     return {}
@@ -142,7 +149,18 @@ def snapshot(client: httpx.Client, ids: dict[str, str]) -> list[str]:
     """Everything that `populate` has made, as its owner sees it."""
     thread = f"/threads/{ids['thread_id']}"
     run = f"{thread}/runs/{ids['run_id']}"
-    paths = ["/assistants", "/threads", thread, f"{thread}/messages", f"{thread}/runs", run, f"{run}/steps"]
+    file = f"/files/{ids['file_id']}"
+    paths = [
+        "/files",
+        f"{file}/content",
+        "/assistants",
+        "/threads",
+        thread,
+        f"{thread}/messages",
+        f"{thread}/runs",
+        run,
+        f"{run}/steps",
+    ]
     return [client.get(path).raise_for_status().text for path in paths]
 
 
@@ -182,6 +200,7 @@ def test_lists_hold_objects_of_the_own_project_only(http: httpx.Client, stranger
     ids = populate(http)
     assert stranger.get("/assistants").json() == EMPTY
     assert stranger.get("/threads").json() == EMPTY
+    assert stranger.get("/files").json() == EMPTY
     own = populate(stranger)
     assert [made["id"] for made in stranger.get("/assistants").json()["data"]] == [own["assistant_id"]]
     assert [made["id"] for made in stranger.get("/threads").json()["data"]] == [own["thread_id"]]

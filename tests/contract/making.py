@@ -26,9 +26,13 @@ REAL = {
     "message_id": "msg_real",
     "run_id": "run_real",
     "step_id": "step_real",
+    "file_id": "file_real",
+    "upload_id": "upload_real",
     "model": "model_real",
 }
 JSON = "application/json"
+BOUNDARY = "made"
+FORM = f"multipart/form-data; boundary={BOUNDARY}"
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 
@@ -47,6 +51,7 @@ class Maker:
     """Makes requests from a document, whose objects hold no properties but those they name."""
 
     def __init__(self, schema: Schema) -> None:
+        self._schema = schema
         self._api: BaseSchema = schemathesis.openapi.from_dict(_closed(schema.document))
 
     def valid(self, operation: Operation) -> st.SearchStrategy[Request]:
@@ -57,7 +62,8 @@ class Maker:
         """Requests that the document or HTTP forbids, or at least hardly anybody would send."""
         valid = self._made(operation, GenerationMode.POSITIVE)
         negated = self._made(operation, GenerationMode.NEGATIVE)
-        return st.one_of(negated, negated, *(_spoiled(valid, spoil) for spoil in SPOILS))
+        spoils = OF_FORMS if self._schema.takes_form(operation) else SPOILS
+        return st.one_of(negated, negated, *(_spoiled(valid, spoil) for spoil in spoils))
 
     def _made(self, operation: Operation, mode: GenerationMode) -> st.SearchStrategy[Request]:
         method, path = operation
@@ -68,7 +74,9 @@ class Maker:
         def made(draw: Draw) -> Request:
             case = draw(cases)
             body, content_type = case.body, JSON
-            if body is NOT_SET:
+            if self._schema.takes_form(operation):
+                content, content_type = _form(body), FORM
+            elif body is NOT_SET:
                 content, content_type = b"", draw(st.sampled_from([JSON, None]))
             elif isinstance(body, bytes):
                 content = body
@@ -95,6 +103,24 @@ def _closed(described: Any) -> Any:
 def _content(body: Any) -> bytes:
     """As JSON, in which no message steers the rehearsal model: its markers begin with two brackets."""
     return re.sub(r"\[(?=\[)", "[ ", json.dumps(body)).encode()
+
+
+def _form(body: Any) -> bytes:
+    """As a multipart form, in which what is nested has names such as `a[b]`."""
+    fields = body if isinstance(body, dict) else {}
+    parts = b"".join(_part(name, value) for name, value in fields.items())
+    return parts + f"--{BOUNDARY}--\r\n".encode()
+
+
+def _part(name: str, value: Any) -> bytes:
+    if isinstance(value, dict):
+        return b"".join(_part(f"{name}[{inner}]", item) for inner, item in value.items())
+    filename = '; filename="made.txt"' if name in ("file", "data") else ""
+    escaped = name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{escaped}"{filename}\r\n\r\n'
+    plain = getattr(value, "data", value)  # what schemathesis wraps bytes in
+    content = plain if isinstance(plain, bytes) else str(plain).encode("utf-8", "replace")
+    return head.encode("utf-8", "replace") + content.replace(f"--{BOUNDARY}".encode(), b"") + b"\r\n"
 
 
 def _with_assistant(draw: Draw, body: Any) -> Any:
@@ -218,6 +244,7 @@ SPOILS: list[Callable[[Request], st.SearchStrategy[Request]]] = [
     lambda request: st.sampled_from(QUERIES).map(lambda query: replace(request, query=query)),
     lambda request: st.sampled_from(QUERIES).map(lambda query: replace(request, query=f"{request.query}&{query}")),
 ]
+OF_FORMS = SPOILS[2:]  # their bodies are no JSON to plant anything in
 
 
 def _places(value: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:

@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 
 from tests.contract.making import JSON, REAL, Request
-from tests.contract.tour import MESSAGES, RUN, RUNS
+from tests.contract.tour import MESSAGES, RUN, RUNS, UPLOAD
 
 MAX_INTEGER = 2_147_483_647
-WHOLE = r"(max_num_results|max_(prompt|completion)_tokens|last_messages)"
+WHOLE = r"(bytes|seconds|max_num_results|max_(prompt|completion)_tokens|last_messages)"
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,10 @@ def run(**fields: Any) -> Request:
     return post(RUNS, **{"assistant_id": REAL["assistant_id"]} | fields)
 
 
+def upload(**fields: Any) -> Request:
+    return post("/uploads", **{"purpose": "vision", "filename": "a", "bytes": 1, "mime_type": "text/plain"} | fields)
+
+
 def function(**fields: Any) -> Request:
     return assistant(tools=[{"type": "function", "function": fields}])
 
@@ -68,13 +72,33 @@ OF_BOTH = [
     Reason(
         "the id is of no object",
         get("/assistants/asst_x"),
-        r"No (assistant|thread|message|run|run step) found with id '.*'\.",
+        r"No (assistant|thread|message|run|run step|upload) found with id '.*'\.",
+        status=404,
+    ),
+    Reason(
+        "the id is of no file",
+        get("/files/x"),
+        r"No such File object: .*",
+        "id",
+        status=404,
+    ),
+    Reason(
+        "the upload has no such parts",
+        post(f"{UPLOAD}/complete", part_ids=["part_x"]),
+        r"(No part of this upload found with id '.*'|Each part may be named once in 'part_ids')\.",
+        "part_ids",
+    ),
+    Reason(
+        "the cursor is no file",
+        get("/files", "after=x"),
+        r"Resource not found\.",
+        "after",
         status=404,
     ),
     Reason(
         "the id is of another kind",
         get("/threads/x"),
-        r"Invalid '\w+_id': '.*'\. Expected an ID that begins with '(asst|thread|msg|run|step)'\.",
+        r"Invalid '\w+_id': '.*'\. Expected an ID that begins with '(asst|thread|msg|run|step|upload)'\.",
         r"\w+_id",
         "invalid_value",
     ),
@@ -131,6 +155,27 @@ OF_BOTH = [
 ]
 BY_SCHEMA = [
     Reason(
+        "the schema says how large an upload may be in prose only",
+        upload(bytes=0),
+        r"Invalid 'bytes': integer (above maximum|below minimum) value\. Expected a value (<= 8589934592|>= 1), but .*",
+        "bytes",
+        "integer_(above_max|below_min)_value",
+    ),
+    Reason(
+        "nothing is made of no parts",
+        post(f"{UPLOAD}/complete", part_ids=[]),
+        r"Invalid 'part_ids': empty array\. Expected an array with minimum length 1, but got an empty array instead\.",
+        "part_ids",
+        "empty_array",
+    ),
+    Reason(
+        "only a checksum is one",
+        post(f"{UPLOAD}/complete", part_ids=["part_x"], md5=""),
+        r"Invalid 'md5': string does not match pattern\. Expected a string that matches the pattern '.*'\.",
+        "md5",
+        "invalid_value",
+    ),
+    Reason(
         "the schema says that an output needs its id nowhere, the original's errors did",
         post(f"{RUN}/submit_tool_outputs", tool_outputs=[{}]),
         r"Missing required parameter: 'tool_outputs\[\d+\]\.tool_call_id'\.",
@@ -166,6 +211,12 @@ BY_SCHEMA = [
         "integer_(above_max|below_min)_value",
     ),
     Reason(
+        "the schema says what a limit of files may be in prose only",
+        get("/files", "limit=10001"),
+        r"limit must be between 1 and 10000\.",
+        "limit",
+    ),
+    Reason(
         "the schema says what a name may be in prose only",
         function(name="no spaces"),
         r"Invalid '(.*)': string does not match pattern\. Expected a string that matches the pattern '.*'\.",
@@ -183,7 +234,7 @@ BY_SCHEMA = [
         "nothing is named by an empty string",
         run(model=""),
         r"Invalid '(.*)': string too short\. Expected a string with minimum length 1, but got an empty string.*",
-        r"(.*\.)?(model|assistant_id|file_id|url)",
+        r"(.*\.)?(model|assistant_id|file_id|filename|mime_type|url)",
         "string_below_min_length",
     ),
     Reason(

@@ -22,7 +22,10 @@ Json = dict[str, Any]
 LIFECYCLE = ("queued", "in_progress", "requires_action", "completed")
 DEADLINE_S = 20
 DELTAS = ("thread.message.delta", "thread.run.step.delta")
-_ID = re.compile(r"(asst|thread|msg|run|step|call)_[A-Za-z0-9]{24}")
+_ID = re.compile(
+    r"(?=(asst|thread|msg|run|step|call|file|upload|part)[_-])"
+    r"(?:[a-z]+_[A-Za-z0-9]{24}(?![A-Za-z0-9])|file-[A-Za-z0-9]{22}|(?:upload|part)_[0-9a-f]{32})"
+)
 _RUN_PATH = re.compile(r"/threads/[^/]+/runs/[^/]+")
 _SAME_HEADERS = ("content-type", "openai-version", "x-content-type-options")
 _OTHER_HEADERS = ("openai-organization", "openai-project", "openai-processing-ms", "x-request-id")
@@ -63,6 +66,7 @@ class Exchange:
     query: str
     body: Any
     answer: Answer
+    form: bool = False  # the body is a multipart form, with the bytes of a file under `file` or `data`
 
 
 @dataclass(frozen=True)
@@ -92,18 +96,40 @@ def events_of(stream: str) -> list[Event]:
 
 def load(recording: Path) -> list[Exchange]:
     """The exchanges of a recorded session."""
-    return [_exchange(entry) for entry in json.loads(recording.read_text("utf-8"))["Entries"]]
+    entries = json.loads(recording.read_text("utf-8"))["Entries"]
+    parts = [entry["ResponseBody"]["id"] for entry in entries if entry["RequestUri"].endswith("/parts")]
+    return [_exchange(entry, parts) for entry in entries]
 
 
-def _exchange(entry: Json) -> Exchange:
+def _exchange(entry: Json, parts: list[str]) -> Exchange:
     path, _, query = entry["RequestUri"].removeprefix("https://api.openai.com/v1").partition("?")
-    body = entry["ResponseBody"]
+    body, sent = entry["ResponseBody"], entry["RequestBody"]
+    content_type = entry["RequestHeaders"].get("Content-Type", "")
+    form = content_type.startswith("multipart/form-data")
+    if sent is None and content_type:
+        sent = _rebuilt(path, body, parts)
     answer = Answer(
         entry["StatusCode"],
         httpx.Headers([(name, value) for name, value in entry["ResponseHeaders"].items() if isinstance(value, str)]),
         events_of("".join(body)) if isinstance(body, list) else body,
     )
-    return Exchange(entry["RequestMethod"], path, query, entry["RequestBody"], answer)
+    return Exchange(entry["RequestMethod"], path, query, sent, answer, form)
+
+
+def _rebuilt(path: str, answer: Json, parts: list[str]) -> Json:
+    """A request body that the recorder has left out, as far as its answer tells of it."""
+    match path.rpartition("/")[2], answer:
+        case "files", {"error": {"message": message}}:
+            return {"purpose": message.split("'")[1], "file": ("images_dog_and_cat.png", b"Hello")}
+        case "files", _:
+            return {"purpose": answer["purpose"], "file": (answer["filename"], b"x" * answer["bytes"])}
+        case "uploads", _:
+            return {name: answer[name] for name in ("purpose", "filename", "bytes")} | {"mime_type": "text/jsonl"}
+        case "parts", _:
+            return {"data": ("data", b"data")}
+        case "complete", _:
+            return {"part_ids": parts}
+    raise AssertionError(f"nothing is known of the body for {path}")
 
 
 class Replay:
@@ -129,7 +155,7 @@ class Replay:
             self._compare_heads(where, exchange.answer, ours)
             if isinstance(exchange.answer.body, list):
                 self._compare_streams(where, exchange.answer.body, ours.body)
-            elif exchange.path in ("/assistants", "/models") and exchange.method == "GET":
+            elif exchange.path in ("/assistants", "/files", "/models") and exchange.method == "GET":
                 self._compare_account(_Place(where, "rest"), exchange.answer.body, ours.body)
             else:
                 self._compare(_Place(where, "rest", later=exchange.method == "GET"), exchange.answer.body, ours.body)
@@ -153,16 +179,22 @@ class Replay:
     def _send(self, number: int, exchange: Exchange) -> Answer:
         """The answer; the witness of the suite knows by the user agent which recorded request it belongs to."""
         query = f"?{self._translated(exchange.query)}" if exchange.query else ""
-        content = None if exchange.body is None else self._translated(json.dumps(exchange.body))
         response = self._http.request(
             exchange.method,
             self._translated(exchange.path).removeprefix("/") + query,
-            content=content,
-            headers={"user-agent": f"recording {self._name} {number}" if self._name else "replay"}
-            | ({"content-type": "application/json"} if content else {}),
+            headers={"user-agent": f"recording {self._name} {number}" if self._name else "replay"},
+            **self._body(exchange),
         )
         streamed = response.headers["content-type"].startswith("text/event-stream")
         return Answer(response.status_code, response.headers, events_of(response.text) if streamed else response.json())
+
+    def _body(self, exchange: Exchange) -> Any:
+        if exchange.body is None:
+            return {}
+        if not exchange.form:
+            return {"json": json.loads(self._translated(json.dumps(exchange.body)))}
+        files = {name: value for name, value in exchange.body.items() if isinstance(value, tuple)}
+        return {"files": files, "data": {name: exchange.body[name] for name in exchange.body.keys() - files.keys()}}
 
     def _translated(self, text: str) -> str:
         return _ID.sub(lambda found: self._ids[found[0]], text)

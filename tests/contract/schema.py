@@ -15,6 +15,11 @@ Json = dict[str, Any]
 DEVIATIONS = {
     "first_id: None is not of type 'string'": "an empty list had null, as recorded",
     "last_id: None is not of type 'string'": "an empty list had null, as recorded",
+    "file.status_details: None is not of type 'string'": "a file had null, as recorded",
+    "expires_at: None is not of type 'integer'": "a file that stays had null, as recorded",
+    "status_details: None is not of type 'string'": "a file had null, as recorded",
+    "purpose: 'evals' is not one of ['assistants', 'assistants_output', 'batch', 'batch_output', 'fine-tune', "
+    "'fine-tune-results', 'vision', 'user_data']": "files for evals may be uploaded, and the schema forgets them",
     "instructions: None is not of type 'string'": "a run without instructions had null, as recorded",
     "tools: has more than 20 items": "a run has the tools of its assistant, of which there may be 128",
     "incomplete_details.reason: 'content_filter' is not one of ['max_completion_tokens', 'max_prompt_tokens']": (
@@ -40,9 +45,13 @@ class Schema:
         return {(method.upper(), path) for path, methods in paths.items() for method in methods}
 
     def body(self, operation: Operation) -> Json | None:
-        """The schema of a request's JSON body, if there is one."""
+        """The schema of a request's body, if there is one; of its form, if it is one."""
         body: Json = self._described(operation).get("requestBody", {})
-        return body["content"]["application/json"]["schema"] if body else None
+        return _only(body["content"])["schema"] if body else None
+
+    def takes_form(self, operation: Operation) -> bool:
+        """Whether the request's body is a multipart form."""
+        return "multipart/form-data" in self._described(operation).get("requestBody", {}).get("content", ())
 
     def query(self, operation: Operation) -> dict[str, Json]:
         """The schema of each parameter that a query string may have."""
@@ -62,8 +71,12 @@ class Schema:
 
     def of_answer(self, operation: Operation) -> str:
         """The place of the schema of a successful answer."""
-        answer: Json = self._described(operation)["responses"]["200"]
-        place: str = answer["content"]["application/json"]["schema"]["$ref"]
+        method, path = operation
+        content = self._described(operation)["responses"]["200"]["content"]
+        kind = "application/json" if "application/json" in content else next(iter(content))
+        steps = ("paths", path, method.lower(), "responses", "200", "content", kind, "schema")
+        inline = "#/" + "/".join(step.replace("~", "~0").replace("/", "~1") for step in steps)
+        place: str = content[kind]["schema"].get("$ref", inline)
         return place
 
     def of_events(self, place: str = "#/components/schemas/AssistantStreamEvent") -> Iterator[tuple[str, str]]:
@@ -85,6 +98,12 @@ class Schema:
             field = ".".join(step for step in found.absolute_path if isinstance(step, str) and step != "data")
             too_many = found.validator == "maxItems"  # the message would repeat all of them
             yield f"{field}: has more than {found.validator_value} items" if too_many else f"{field}: {found.message}"
+
+
+def _only(content: Json) -> Json:
+    [described] = content.values()
+    kept: Json = described
+    return kept
 
 
 def _innermost(error: ValidationError) -> ValidationError:

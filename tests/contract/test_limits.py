@@ -27,7 +27,7 @@ DIFFERENCES = {
     r"\+ .*metadata: maxProperties 16": PROSE,
     r"\+ .*metadata\.(\*: maxLength 512|<name>: (string|maxLength 64))": PROSE,
     r"\+ .*\.name: (maxLength 64|pattern .*)": PROSE,
-    r"\+ GET .* \?limit: (minimum 1|maximum 100)": PROSE,
+    r"\+ GET .* \?limit: (minimum 1|maximum 100(00)?)": PROSE,
     r"\+ .*(content|text): maxLength 256000": "users of the original were told so by its errors",
     r"\+ .*instructions: maxLength 256000": "those of an assistant are as long at most",
     r"\+ .*(messages: maxItems 100000|(attachments|content|tool_outputs): maxItems 1000)": AGAINST_ABUSE,
@@ -36,6 +36,11 @@ DIFFERENCES = {
     r"\+ .*\.(model|assistant_id|file_id|url): minLength 1": "nothing is named by an empty string",
     r"- .*image_url\.url: format uri": "the model endpoint says which addresses it can read, with words of its own",
     r"\+ .*\.(max_(prompt|completion)_tokens|last_messages): maximum 2147483647": "the database's integers end there",
+    r"\+ POST /uploads \.purpose may be '(user_data|evals)'": "as of files, as an error of the original lists them",
+    r"\+ POST /uploads \.bytes: (minimum 1|maximum 8589934592)": PROSE,
+    r"\+ .*\.md5: pattern .*": "no other string is a checksum",
+    r"\+ .*(filename: maxLength 4096|mime_type: maxLength 256|part_ids: maxItems 10000)": AGAINST_ABUSE,
+    r"\+ .*part_ids: minItems 1|\+ .*\.(filename|mime_type): minLength 1": "nothing is made of nothing",
     r"- .*\.model may be '.*'": "any model may stand behind any name",
     r"- POST .*runs \.tools: maxItems 20|\+ POST .*runs \.tools: maxItems 128": (
         "an assistant with 128 tools must run, and a run may name those of its assistant"

@@ -8,14 +8,15 @@ from typing import Any, get_args
 
 from openai import OpenAI
 from openai.pagination import SyncCursorPage, SyncPage
-from openai.types import ErrorObject, Model
+from openai.types import ErrorObject, FileDeleted, FileObject, Model, Upload
 from openai.types.beta import Assistant, AssistantDeleted, AssistantStreamEvent, Thread, ThreadDeleted
 from openai.types.beta.threads import Message, MessageDeleted, Run
 from openai.types.beta.threads.runs import RunStep
+from openai.types.uploads import UploadPart
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tests.contract.operations import HANDED_ON
-from tests.contract.tour import RUN, RUNS, Operation, Tour
+from tests.contract.tour import RUN, RUNS, UPLOAD, Operation, Tour
 
 Json = dict[str, Any]
 
@@ -45,6 +46,15 @@ TYPES: dict[Operation, Any] = {
     ("GET", f"{RUN}/events"): AssistantStreamEvent,
     ("GET", f"{RUN}/steps"): SyncCursorPage[RunStep],
     ("GET", f"{RUN}/steps/{{step_id}}"): RunStep,
+    ("POST", "/files"): FileObject,
+    ("GET", "/files"): SyncCursorPage[FileObject],
+    ("GET", "/files/{file_id}"): FileObject,
+    ("DELETE", "/files/{file_id}"): FileDeleted,
+    ("GET", "/files/{file_id}/content"): str,
+    ("POST", "/uploads"): Upload,
+    ("POST", f"{UPLOAD}/parts"): UploadPart,
+    ("POST", f"{UPLOAD}/complete"): Upload,
+    ("POST", f"{UPLOAD}/cancel"): Upload,
     ("GET", "/models"): SyncPage[Model],
     ("GET", "/models/{model}"): Model,
 }
@@ -72,6 +82,7 @@ DEVIATIONS = {
     "FileSearch.max_num_results is left out": IF_SENT,
     "FunctionDefinition.description is left out": IF_SENT,
     "JSONSchema.description is left out": IF_SENT,
+    "Upload.file is left out": IF_SENT,
     "JSONSchema.schema_ is left out": IF_SENT,
     "ToolResources.code_interpreter is left out": IF_SENT,
     "ToolResources.file_search is left out": IF_SENT,
@@ -80,6 +91,8 @@ DEVIATIONS = {
     "Function.name is left out": OF_CALLS,
     "Function.output is left out": OF_CALLS,
     "TextDelta.annotations is left out": OF_DELTAS,
+    "purpose: Input should be 'assistants', 'assistants_output', 'batch', 'batch_output', 'fine-tune', "
+    "'fine-tune-results', 'vision' or 'user_data', not 'evals'": "may be uploaded, and the type forgets it",
     "ThreadCreated.enabled is left out": "strays in the schema, was never sent",
     "ErrorObject.misalignment is left out": "belongs to other APIs",
     "Model.shutdown_date is left out": "no endpoint but OpenAI's tells it",
@@ -130,7 +143,7 @@ def _differences(tour: Tour) -> Iterator[str]:
         if answer.status == 200:
             yield from differences(TYPES[answer.operation], answer.body)
         else:
-            assert list(answer.body) == ["error"]
+            assert list(answer.body) in (["error"], ["error", "detail"])
             yield from differences(ErrorObject, answer.body["error"])
     for event in tour.events():
         if event.name != "done":

@@ -19,6 +19,7 @@ DEADLINE_S = 20
 RUNS = "/threads/{thread_id}/runs"
 RUN = f"{RUNS}/{{run_id}}"
 MESSAGES = "/threads/{thread_id}/messages"
+UPLOAD = "/uploads/{upload_id}"
 SCHEMA = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
 TOOLS = [
     {"type": "code_interpreter"},
@@ -67,6 +68,8 @@ class Tour:
         self._runs()
         self._endings()
         self._functions()
+        self._files()
+        self._uploads()
         self._models()
         self._handed_on()
         self._errors()
@@ -223,6 +226,39 @@ class Tour:
             else:
                 self._ended(self._ask("POST", f"{RUN}/submit_tool_outputs", {"tool_outputs": outputs}, **ids))
             self._ask("GET", f"{RUN}/steps", **ids)
+
+    def _files(self) -> None:
+        made = {purpose: self._send_file(purpose)["id"] for purpose in ("vision", "assistants", "evals")}
+        self._send_file("batch", **{"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"})
+        self._ask("GET", "/files")
+        self._ask("GET", "/files", query="?purpose=vision&limit=1&order=asc")
+        self._ask("GET", "/files/{file_id}", file_id=made["vision"])
+        content = self.http.get(f"files/{made['vision']}/content")
+        self.answers.append(Answer(("GET", "/files/{file_id}/content"), content.status_code, content.text))
+        self._ask("GET", "/files/{file_id}/content", file_id=made["assistants"])
+        self._ask("DELETE", "/files/{file_id}", file_id=made["vision"])
+        self._ask("GET", "/files/{file_id}", file_id=made["vision"])
+
+    def _send_file(self, purpose: str, **fields: str) -> Any:
+        data, file = {"purpose": purpose} | fields, ("tour.txt", b"Hello")
+        response = self.http.post("files", data=data, files={"file": file})
+        self.answers.append(Answer(("POST", "/files"), response.status_code, response.json()))
+        return response.json()
+
+    def _uploads(self) -> None:
+        body = {"purpose": "vision", "filename": "tour.txt", "bytes": 10, "mime_type": "text/plain"}
+        cancelled = self._ask("POST", "/uploads", body)["id"]
+        self._ask("POST", f"{UPLOAD}/cancel", upload_id=cancelled)
+        upload = self._ask("POST", "/uploads", body | {"expires_after": {"anchor": "created_at", "seconds": 3600}})[
+            "id"
+        ]
+        parts = []
+        for _ in range(2):
+            response = self.http.post(f"uploads/{upload}/parts", files={"data": ("upload", b"Hello")})
+            self.answers.append(Answer(("POST", f"{UPLOAD}/parts"), response.status_code, response.json()))
+            parts.append(response.json()["id"])
+        self._ask("POST", f"{UPLOAD}/complete", {"part_ids": parts[:1]}, upload_id=upload)
+        self._ask("POST", f"{UPLOAD}/complete", {"part_ids": parts}, upload_id=upload)
 
     def _models(self) -> None:
         model = self._ask("GET", "/models")["data"][0]

@@ -5,7 +5,7 @@
 // scenarios that passed; a scenario that fails ends it with a traceback.
 
 import assert from 'node:assert/strict';
-import OpenAI, { AuthenticationError, BadRequestError, NotFoundError } from 'openai';
+import OpenAI, { AuthenticationError, BadRequestError, NotFoundError, toFile } from 'openai';
 import { VERSION } from 'openai/version';
 
 const REQUEST_ID = /^req_[0-9a-f]{32}$/;
@@ -318,6 +318,39 @@ async function thread_and_run() {
   await assertRetrievable(streamed, said);
 }
 
+async function files() {
+  const content = Buffer.from('Grüezi');
+  const file = await toFile(content, 'grüezi.txt');
+  const made = await client.files.create({ file, purpose: 'vision' });
+  assert.deepEqual([made.object, made.filename, made.bytes, made.status], ['file', 'grüezi.txt', 7, 'processed']);
+  assert.deepEqual(await client.files.retrieve(made.id), made);
+  assert.deepEqual((await all(await client.files.list({ purpose: 'vision' }))).map(({ id }) => id), [made.id]);
+  assert.deepEqual(Buffer.from(await (await client.files.content(made.id)).arrayBuffer()), content);
+  const error = await refusal(BadRequestError, client.files.create({ file: await toFile(content, 'a'), purpose: 'none' }));
+  assert.equal(error.param, 'purpose');
+  const deleted = await remove(client.files, made.id);
+  assert.deepEqual(deleted, { object: 'file', deleted: true, id: made.id });
+  await refusal(NotFoundError, client.files.retrieve(made.id));
+  assert.deepEqual(await all(await client.files.list()), []);
+}
+
+async function uploads() {
+  const body = { purpose: 'vision', filename: 'hello.txt', bytes: 12, mime_type: 'text/plain' };
+  const made = await client.uploads.create(body);
+  assert.deepEqual([made.object, made.status, made.expires_at - made.created_at], ['upload', 'pending', 3600]);
+  const add = async (text) => {
+    const data = await toFile(Buffer.from(text), 'upload');
+    return (await client.uploads.parts.create(made.id, { data })).id;
+  };
+  const [last, first] = [await add('World!'), await add('Hello ')];
+  const done = await client.uploads.complete(made.id, { part_ids: [first, last] });
+  assert.equal(done.status, 'completed');
+  assert.equal(await (await client.files.content(done.file.id)).text(), 'Hello World!');
+  assert.ok((await remove(client.files, done.file.id)).deleted);
+  assert.equal((await client.uploads.cancel((await client.uploads.create(body)).id)).status, 'cancelled');
+  await refusal(BadRequestError, client.uploads.cancel(made.id));
+}
+
 async function errors() {
   const unknown = `thread_${'0'.repeat(24)}`;
   let error = await refusal(NotFoundError, threadsApi.retrieve(unknown));
@@ -359,6 +392,8 @@ const SCENARIOS = [
   events_of_a_run,
   stream_left_early,
   thread_and_run,
+  files,
+  uploads,
   errors,
   request_ids,
 ];

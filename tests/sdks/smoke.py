@@ -364,6 +364,35 @@ def thread_and_run(client: OpenAI) -> None:
     assert_retrievable(client, streamed, said)
 
 
+def files(client: OpenAI) -> None:
+    content = "Grüezi".encode()
+    made = client.files.create(file=("gr\u00fcezi.txt", content), purpose="vision")
+    assert (made.object, made.filename, made.bytes, made.status) == ("file", "gr\u00fcezi.txt", 7, "processed")
+    assert client.files.retrieve(made.id).model_dump() == made.model_dump()
+    assert [each.id for each in client.files.list(purpose="vision")] == [made.id]
+    assert client.files.content(made.id).read() == content
+    error = refusal(BadRequestError, lambda: client.files.create(file=("a.txt", content), purpose="none"))  # type: ignore[arg-type]
+    assert error.param == "purpose"
+    deleted = client.files.delete(made.id)
+    assert (deleted.id, deleted.deleted, deleted.object) == (made.id, True, "file")
+    refusal(NotFoundError, lambda: client.files.retrieve(made.id))
+    assert list(client.files.list()) == []
+
+
+def uploads(client: OpenAI) -> None:
+    arguments: Any = {"purpose": "vision", "filename": "hello.txt", "bytes": 12, "mime_type": "text/plain"}
+    made = client.uploads.create(**arguments)
+    assert (made.object, made.status, made.expires_at - made.created_at) == ("upload", "pending", 3600)
+    last, first = (client.uploads.parts.create(made.id, data=content).id for content in (b"World!", b"Hello "))
+    done = client.uploads.complete(made.id, part_ids=[first, last])
+    assert done.status == "completed"
+    assert done.file
+    assert client.files.content(done.file.id).read() == b"Hello World!"
+    assert client.files.delete(done.file.id).deleted
+    assert client.uploads.cancel(client.uploads.create(**arguments).id).status == "cancelled"
+    refusal(BadRequestError, lambda: client.uploads.cancel(made.id))
+
+
 def errors(client: OpenAI) -> None:
     unknown = "thread_" + "0" * 24
     error = refusal(NotFoundError, lambda: client.beta.threads.retrieve(unknown))
@@ -424,6 +453,8 @@ SCENARIOS: tuple[Callable[[OpenAI], None], ...] = (
     events_of_a_run,
     stream_left_early,
     thread_and_run,
+    files,
+    uploads,
     errors,
     request_ids,
     asynchronous,

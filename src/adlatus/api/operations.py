@@ -1,6 +1,7 @@
 """/healthz, /readyz, /metrics: what an operator asks. Details need a key where keys are configured."""
 
 import asyncio
+from collections.abc import Awaitable
 
 from fastapi import APIRouter, Request, Response
 from sqlalchemy import literal, select
@@ -22,7 +23,7 @@ async def healthz() -> Response:
 @router.api_route("/readyz", methods=["GET", "HEAD"])
 async def readyz(request: Request, opened: Opened) -> Response:
     """Whether requests can be answered: 200 or 503, for those with a key with the state of each component."""
-    components = {"database": await _database_state(opened)}
+    components = {"database": await _state(opened.database.fetch(_ONE)), "storage": await _state(opened.blobs.glance())}
     if worker := request.app.state.worker:
         components["executor"] = "ok" if worker.alive else "no heartbeat for longer than a lease"
     ready = all(state == "ok" for state in components.values())
@@ -43,10 +44,11 @@ async def metrics(request: Request, opened: Opened) -> Response:
     return Response(opened.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-async def _database_state(opened: Opened) -> str:
+async def _state(asked: Awaitable[object]) -> str:
+    """What there is to say of a component that has been asked something."""
     try:
         async with asyncio.timeout(2):
-            await opened.database.fetch(_ONE)
+            await asked
     except (Unavailable, TimeoutError):
         return "does not answer"
     except ApiError as error:

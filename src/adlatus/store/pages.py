@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from sqlalchemy import BigInteger, Select, Table, Text, select, tuple_
+from sqlalchemy import BigInteger, FromClause, Select, Text, select, tuple_
 
 from adlatus.errors import not_found
 from adlatus.store.db import Connection, Row, param
@@ -12,7 +12,7 @@ from adlatus.store.db import Connection, Row, param
 
 @dataclass(frozen=True)
 class Page:
-    """What a client asks for: `after` and `before` are ids of objects, `limit` is 1 to 100."""
+    """What a client asks for: `after` and `before` are ids of objects, `limit` is 1 to 100 (files: 10,000)."""
 
     limit: int = 20
     order: Literal["asc", "desc"] = "desc"
@@ -21,7 +21,7 @@ class Page:
 
 
 async def read(
-    connection: Connection, table: Table, noun: str, page: Page, **scope: str | None
+    connection: Connection, table: FromClause, noun: str, page: Page, **scope: str | None
 ) -> tuple[list[Row], bool]:
     """The rows of a page in its order, and whether more follow in the page's direction.
 
@@ -49,7 +49,7 @@ def _backwards(cursors: tuple[str, ...]) -> bool:
 
 @lru_cache(maxsize=256)
 def _statement(
-    table: Table, scope: tuple[str, ...], cursors: tuple[str, ...], order: Literal["asc", "desc"]
+    table: FromClause, scope: tuple[str, ...], cursors: tuple[str, ...], order: Literal["asc", "desc"]
 ) -> Select[tuple[object, ...]]:
     inside = [table.c[column] == param(f"in_{column}", Text()) for column in scope]
     position = tuple_(table.c.created_at, table.c.seq)
@@ -74,7 +74,7 @@ def _statement(
 
 
 async def _check_cursors(
-    connection: Connection, table: Table, noun: str, cursors: dict[str, str], scope: dict[str, str]
+    connection: Connection, table: FromClause, noun: str, cursors: dict[str, str], scope: dict[str, str]
 ) -> None:
     for object_id in cursors.values():
         statement = select(table.c.id).where(table.c.id == object_id)

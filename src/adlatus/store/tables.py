@@ -26,9 +26,11 @@ from sqlalchemy import (
     text,
 )
 
+from adlatus.wire.files import FilePurpose
 from adlatus.wire.messages import MessageStatus
 from adlatus.wire.runs import RunStatus
 from adlatus.wire.steps import StepStatus
+from adlatus.wire.uploads import UploadStatus
 
 metadata = MetaData(
     naming_convention={
@@ -55,7 +57,7 @@ unix_now = func.floor(func.extract("epoch", func.now())).cast(BigInteger)
 _NOW = text("floor(extract(epoch FROM now()))::bigint")
 
 
-def _one_of(column: str, values: type[RunStatus] | type[StepStatus] | type[MessageStatus]) -> str:
+def _one_of(column: str, values: type[RunStatus] | type[StepStatus] | type[MessageStatus] | type[UploadStatus]) -> str:
     return f"{column} IN ({_listed(tuple(values))})"
 
 
@@ -268,6 +270,69 @@ run_steps = Table(
     CheckConstraint("(status = 'expired') = (expired_at IS NOT NULL)", "expired_at"),
     Index(None, "run_id", "created_at", "seq"),
     Index(None, "thread_id"),
+)
+
+files = Table(
+    "files",
+    metadata,
+    _id(),
+    _project(),
+    *_created(),
+    Column("purpose", Text, nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    _instant("expires_at"),
+    CheckConstraint(f"purpose IN ({_listed(tuple(FilePurpose))})", "purpose"),
+    CheckConstraint("bytes >= 0", "bytes"),
+    CheckConstraint("expires_at > created_at", "expires_at"),
+    Index(None, "project_id", "created_at", "seq"),
+    Index(None, "project_id", "purpose", "created_at", "seq"),
+    Index(None, "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    _id(),
+    _project(),
+    *_created(),
+    Column("purpose", Text, nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("mime_type", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("file_expires_after_s", Integer),
+    CheckConstraint(f"purpose IN ({_listed(tuple(FilePurpose))})", "purpose"),
+    CheckConstraint(_one_of("status", UploadStatus), "status"),
+    CheckConstraint("bytes >= 1", "bytes"),
+    CheckConstraint("expires_at > created_at", "expires_at"),
+    Index(None, "project_id", "created_at", "seq"),
+    Index("ix_uploads_pending", "expires_at", postgresql_where=text("status = 'pending'")),
+)
+
+upload_parts = Table(
+    "upload_parts",
+    metadata,
+    _id(),
+    _project(),
+    Column("upload_id", Text, ForeignKey("uploads.id", ondelete="CASCADE"), nullable=False),
+    *_created(),
+    Column("bytes", BigInteger, nullable=False),
+    CheckConstraint("bytes >= 0", "bytes"),
+    Index(None, "upload_id", "created_at", "seq"),
+    Index(None, "project_id"),
+    comment="Those of pending uploads; the parts of others are gone",
+)
+
+loose_blobs = Table(
+    "loose_blobs",
+    metadata,
+    Column("key", Text, primary_key=True),
+    _project(),
+    Column("due_at", BigInteger, nullable=False),
+    Index(None, "due_at"),
+    comment="Bytes in the storage that no row stands for yet, or any more: to be deleted when they are due",
 )
 
 run_events = Table(

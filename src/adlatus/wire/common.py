@@ -260,11 +260,15 @@ class ObjectList(WireObject, Generic[Item]):
     has_more: bool
 
 
-def object_list(objects: list[tuple[str, bytes]], has_more: bool) -> bytes:
-    """The JSON of a list from (id, JSON) pairs that are serialised already."""
+def object_list(objects: list[tuple[str, bytes]], has_more: bool, *, of_files: bool = False) -> bytes:
+    """The JSON of a list from (id, JSON) pairs that are serialised already.
+
+    Lists of files have another order of keys. *Source*: recorded lists.
+    """
     first, last = (f'"{objects[0][0]}"', f'"{objects[-1][0]}"') if objects else ("null", "null")
     joined = b",".join(json for _, json in objects)
-    tail = f'],"first_id":{first},"last_id":{last},"has_more":{"true" if has_more else "false"}}}'
+    ends, more = f'"first_id":{first},"last_id":{last}', f'"has_more":{"true" if has_more else "false"}'
+    tail = f"],{more},{ends}}}" if of_files else f"],{ends},{more}}}"
     return b'{"object":"list","data":[' + joined + tail.encode()
 
 

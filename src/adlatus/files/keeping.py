@@ -1,0 +1,81 @@
+"""Keeps and gives up files, so that a crash between bytes and row loses nothing acknowledged and leaves nothing behind.
+
+The order is always: a loose blob, the bytes, the row in place of the loose blob; and back: a loose blob in place of the
+row, then the bytes, then the loose blob (`store/files.py`).
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+
+from adlatus.errors import Unavailable
+from adlatus.resources import Resources
+from adlatus.store import files
+from adlatus.store.db import Row, Transaction
+from adlatus.wire.files import BATCH_EXPIRES_AFTER_S, FilePurpose
+
+log = structlog.get_logger(__name__)
+
+
+def quota_bytes(resources: Resources) -> int | None:
+    """How much a project may keep."""
+    gigabytes = resources.settings.storage_quota_gb
+    return None if gigabytes is None else round(gigabytes * 10**9)
+
+
+@asynccontextmanager
+async def incoming(resources: Resources, project_id: str, key: str) -> AsyncIterator[None]:
+    """A block in which bytes of this key may be written; they stay if a row has settled them when it is left."""
+    await files.loosen(resources.database, project_id, key)
+    try:
+        yield
+    except Exception:
+        await discard(resources, [key])
+        raise
+
+
+async def add(
+    resources: Resources,
+    tx: Transaction,
+    file_id: str,
+    project_id: str,
+    *,
+    filename: str,
+    purpose: FilePurpose,
+    size_bytes: int,
+    expires_after_s: int | None,
+) -> Row:
+    """The row of a file whose bytes have come in."""
+    if expires_after_s is None and purpose is FilePurpose.BATCH:
+        expires_after_s = BATCH_EXPIRES_AFTER_S
+    return await files.add(
+        tx,
+        file_id,
+        project_id,
+        quota_bytes=quota_bytes(resources),
+        purpose=purpose,
+        filename=filename,
+        bytes=size_bytes,
+        expires_after_s=expires_after_s,
+    )
+
+
+async def remove(resources: Resources, project_id: str, file_id: str) -> None:
+    """Delete a file. Raises `FileNotFound`."""
+    key = await files.remove(resources.database, project_id, file_id)
+    await _delete(resources, [key])
+
+
+async def discard(resources: Resources, keys: list[str]) -> None:
+    """Delete bytes that no row stands for; what has a row stays. What cannot be deleted now is swept later."""
+    with suppress(Unavailable):
+        await _delete(resources, await files.make_due(resources.database, keys))
+
+
+async def _delete(resources: Resources, keys: list[str]) -> None:
+    try:
+        await resources.blobs.delete(keys)
+        await files.forget(resources.database, keys)
+    except Unavailable:
+        log.warning("bytes are deleted later", keys=keys)
