@@ -4,6 +4,7 @@ Nothing is unpacked to a disk and no name in the archive is ever a path. A docum
 format has none, and entities need one. Slides are pages; where a Word document's pages begin, its file does not say.
 """
 
+import codecs
 import posixpath
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
@@ -12,6 +13,8 @@ from zipfile import ZipFile
 
 from adlatus.retrieval.parsing.sink import InvalidFileError, Sink, TooLargeError
 
+for _name in ("cp437", "ascii", "utf_8", "utf_16"):
+    codecs.lookup(_name)  # of names in a zip file; loaded now, impossible later
 BLOCK = 1 << 16
 MOST_UNPACKED = 1 << 29
 """Bytes of XML that are read of one file. Hundreds of thousands of pages have less."""

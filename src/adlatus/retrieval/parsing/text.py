@@ -3,6 +3,7 @@
 import codecs
 import io
 import re
+from collections.abc import Iterator
 from importlib import import_module
 from typing import BinaryIO
 
@@ -20,10 +21,10 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf_16"),
 )
 # What the detector may answer: the encodings in which people left files behind. Loaded now, impossible later.
-_LEGACY = (
-    "cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 cp1257 cp1258 cp437 cp850 cp852 cp866 iso8859_2 iso8859_5 "
-    "iso8859_15 koi8_r koi8_u mac_roman shift_jis cp932 euc_jp gb18030 big5 euc_kr cp949"
-).split()
+_LEGACY = frozenset(
+    "cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 cp1257 cp1258 cp437 cp850 cp852 cp866 iso8859_2 iso8859_5 "  # noqa: SIM905
+    "iso8859_15 koi8_r koi8_u mac_roman shift_jis cp932 euc_jp gb18030 big5 euc_kr cp949".split()
+)
 for _name in ("utf_8", "utf_16", "utf_16_le", "utf_16_be", "utf_32", "latin_1", *_LEGACY):
     codecs.lookup(_name)
 import_module("encodings.ascii")
@@ -37,25 +38,16 @@ def extract(source: BinaryIO, sink: Sink) -> None:
         sink.write(text)
 
 
-def decoded(source: BinaryIO, declared: str | None = None) -> io.TextIOWrapper:
-    """The text of a file with newlines as line breaks; wrong bytes become U+FFFD. Iterates by lines of limited length.
+def decoded(source: BinaryIO, declared: str | None = None) -> Iterator[str]:
+    """The text of a file, block by block, with newlines as line breaks; wrong bytes become U+FFFD.
 
-    `declared` is the encoding that the file itself claims, believed unless the bytes contradict.
+    `declared` is the encoding that the file itself claims, believed where the bytes do not say it.
     """
     sample = source.read(SAMPLE)
     source.seek(0)
-    encoding = _encoding(sample, declared)
-    return _Blocks(source, encoding=encoding, errors="replace", newline=None)
-
-
-class _Blocks(io.TextIOWrapper):
-    """Iterates by blocks: a line may be as long as the file."""
-
-    def __next__(self) -> str:
-        block = self.read(BLOCK)
-        if not block:
-            raise StopIteration
-        return block
+    reader = io.TextIOWrapper(source, encoding=_encoding(sample, declared), errors="replace", newline=None)
+    while block := reader.read(BLOCK):
+        yield block
 
 
 def _encoding(sample: bytes, declared: str | None) -> str:
@@ -107,7 +99,7 @@ def _known(declared: str | None) -> str | None:
 
 
 def _detected(sample: bytes) -> str:
-    best = from_bytes(_around_the_strange(sample), cp_isolation=_LEGACY).best()
+    best = from_bytes(_around_the_strange(sample), cp_isolation=sorted(_LEGACY)).best()
     if best is None:
         raise InvalidFileError("unknown encoding")
     return best.encoding
