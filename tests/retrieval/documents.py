@@ -113,8 +113,8 @@ def pptx(*slides: str, notes: str = "") -> bytes:
     return zipped(pptx_parts(slides, notes))
 
 
-def doc(pieces: Sequence[str | bytes], *, flags: int = 0) -> bytes:
-    """A Word 97 file: pieces of bytes are stored in cp1252, pieces of text in UTF-16."""
+def doc(pieces: Sequence[str | bytes], *, flags: int = 0, repeated: int = 1) -> bytes:
+    """A Word 97 file: pieces of bytes are stored in cp1252, text in UTF-16; each is shown `repeated` times."""
     main = bytearray(2048)
     struct.pack_into("<HH", main, 0, 0xA5EC, 0xC1)
     struct.pack_into("<H", main, 0x0A, flags)
@@ -123,9 +123,10 @@ def doc(pieces: Sequence[str | bytes], *, flags: int = 0) -> bytes:
         start, length = len(main), len(piece)
         main += piece if isinstance(piece, bytes) else piece.encode("utf-16-le")
         place = 0x40000000 | start * 2 if isinstance(piece, bytes) else start
-        places += struct.pack("<HIH", 0, place, 0)
-        position += length
-        ends.append(position)
+        for _ in range(repeated):
+            places += struct.pack("<HIH", 0, place, 0)
+            position += length
+            ends.append(position)
     plc = struct.pack(f"<{len(ends)}I", *ends) + places
     clx = b"\x01\x02\x00\xaa\xbb\x02" + struct.pack("<I", len(plc)) + plc
     struct.pack_into("<i", main, 0x4C, position)

@@ -148,8 +148,7 @@ class Parser:
             return await self._run(kind, file)
 
     def _anonymous_file(self) -> BinaryIO:
-        # Not by a finaliser, which the class of the standard library would bring: a descriptor is all there is
-        return tempfile.TemporaryFile(dir=self._scratch, buffering=0)  # type: ignore[return-value]
+        return tempfile.TemporaryFile(dir=self._scratch)
 
     async def _spool(self, source: AsyncIterable[bytes], file: BinaryIO) -> None:
         """Write a stream to a file, but hardly more than may be parsed."""

@@ -50,7 +50,7 @@ class Sink:
         if not text:
             return
         text = _UNWANTED.sub("", _OTHER_BREAKS.sub("\n", text))
-        self.has_text = self.has_text or not text.isspace()
+        self.has_text = self.has_text or bool(text.strip())
         self._send(_SURROGATE.sub("\ufffd", text).encode())
 
     def _send(self, content: bytes) -> None:
