@@ -85,22 +85,23 @@ def docx(*paragraphs: str) -> bytes:
 
 
 def pptx_parts(slides: Sequence[str], notes: str = "") -> dict[str, bytes | str]:
-    """The parts of a presentation whose slides are shown in the reverse of their files' order."""
-    shown = [f"rId{number}" for number in range(len(slides), 0, -1)]
-    ids = "".join(f'<p:sldId id="{256 + i}" r:id="{id_}"/>' for i, id_ in enumerate(shown))
+    """The parts of a presentation whose files are numbered from its end; `notes` belong to the first slide shown."""
+    numbers = range(len(slides), 0, -1)
+    ids = "".join(f'<p:sldId id="{255 + number}" r:id="rId{number}"/>' for number in numbers)
     parts: dict[str, bytes | str] = {
         "_rels/.rels": relations(("officeDocument", "rId1", "/ppt/presentation.xml")),
         "ppt/presentation.xml": (
             f'<p:presentation xmlns:p="{P}" xmlns:r="{OFFICE}"><p:sldIdLst>{ids}</p:sldIdLst></p:presentation>'
         ),
         "ppt/_rels/presentation.xml.rels": relations(
-            *(("slide", id_, f"slides/slide{i}.xml") for i, id_ in enumerate(shown, 1))
+            *(("slide", f"rId{number}", f"slides/slide{number}.xml") for number in sorted(numbers))
         ),
     }
-    for i, text in enumerate(slides, 1):
-        parts[f"ppt/slides/slide{len(slides) + 1 - i}.xml"] = _slide(text)
+    for number, text in zip(numbers, slides, strict=True):
+        parts[f"ppt/slides/slide{number}.xml"] = _slide(text)
     if notes:
-        parts["ppt/slides/_rels/slide1.xml.rels"] = relations(("notesSlide", "rId1", "../notesSlides/notes1.xml"))
+        listed = relations(("notesSlide", "rId1", "../notesSlides/notes1.xml"))
+        parts[f"ppt/slides/_rels/slide{len(slides)}.xml.rels"] = listed
         parts["ppt/notesSlides/notes1.xml"] = _slide(notes)
     return parts
 
