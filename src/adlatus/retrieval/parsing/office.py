@@ -80,6 +80,8 @@ class _Walk:
         self._unseen = 0
         self._texts = 0
         self._cells = 0
+        self._gap = ""
+        """What parts the paragraphs of a cell, unless nothing follows."""
 
     def start(self, name: str, _attributes: Attributes) -> None:
         if self._unseen or name in _UNSEEN:
@@ -97,16 +99,25 @@ class _Walk:
         elif name == "t":
             self._texts -= 1
         elif name == "p":
-            self._write(" " if self._cells else "\n")
+            self._break_line()
         elif name == "tc":
             self._cells -= 1
             self._write("\t")
+            self._gap = ""
         elif name == "tr":
-            self._write(" " if self._cells else "\n")
+            self._break_line()
 
     def characters(self, text: str) -> None:
         if self._texts and not self._unseen:
-            self._write(text)
+            self._write(self._gap + text)
+            self._gap = ""
+
+    def _break_line(self) -> None:
+        """A row of a table stays on one line, whatever its cells contain."""
+        if self._cells:
+            self._gap = " "
+        else:
+            self._write("\n")
 
 
 class _Archive:
