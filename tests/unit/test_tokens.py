@@ -104,6 +104,22 @@ def test_long_texts_are_counted_in_pieces_without_a_difference(oracle: Any, name
     assert tokens.counter(MODELS[name])(text) == len(whole)
 
 
+@pytest.mark.parametrize("model", [*MODELS.values(), "unknown"])
+@given(text=st.text() | st.lists(st.sampled_from(PROSE), max_size=5).map("".join))
+@settings(deadline=None, max_examples=100)
+def test_the_sizes_of_tokens_add_up_to_the_text_and_are_as_many_as_counted(oracle: Any, model: str, text: str) -> None:
+    sizes = tokens.sizes(model, text)
+    assert sum(sizes) == len(text.encode())
+    assert len(sizes) == tokens.counter(model)(text)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_sizes_of_tokens_are_those_of_another_tokenizer(oracle: Any, name: str) -> None:
+    text, other = "".join(PROSE), oracle.get_encoding(name)
+    expected = [len(other.decode_single_token_bytes(token)) for token in other.encode(text)]
+    assert list(tokens.sizes(MODELS[name], text)) == expected
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_names_of_special_tokens_are_plain_text(oracle: Any, name: str) -> None:
     count = tokens.counter(MODELS[name])

@@ -10,12 +10,12 @@ import pwd
 import re
 import stat
 import subprocess
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from adlatus.backends import accounts
 from adlatus.errors import StartupError
 
 ACCOUNT = "adlatus-postgres"
@@ -63,31 +63,13 @@ def find_account(*, create: bool) -> Account | None:
 
 
 def _create_account() -> None:
-    """Make the system user. Another process may be doing the same, or may hold the lock of /etc/passwd: then wait."""
-    command = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"]
-    command += ["--shell", "/usr/sbin/nologin", ACCOUNT]
-    reason = ""
-    give_up_at = time.monotonic() + 5
-    while time.monotonic() < give_up_at:
-        with suppress(KeyError):
-            pwd.getpwnam(ACCOUNT)
-            return
-        try:
-            made = subprocess.run(command, env=_ENVIRONMENT, capture_output=True, check=False)  # noqa: S603
-        except OSError as error:
-            reason = f"useradd: {error.strerror}"
-            break
-        reason = made.stderr.decode(errors="replace").strip()
-        if made.returncode and "lock" not in reason and "exists" not in reason:
-            break
-        time.sleep(0.02)
-    with suppress(KeyError):
-        pwd.getpwnam(ACCOUNT)
-        return
-    raise StartupError(
-        f"PostgreSQL does not run as root, and its user {ACCOUNT} cannot be created ({reason}). "
-        f"Create a system user of this name, start adlatus as an ordinary user, {ELSEWHERE}."
-    )
+    try:
+        accounts.create(ACCOUNT)
+    except accounts.NoAccountError as error:
+        raise StartupError(
+            f"PostgreSQL does not run as root, and its user {ACCOUNT} cannot be created ({error}). "
+            f"Create a system user of this name, start adlatus as an ordinary user, {ELSEWHERE}."
+        ) from None
 
 
 def make_home(data_dir: Path, account: Account) -> Path:

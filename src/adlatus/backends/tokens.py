@@ -9,7 +9,7 @@ import gzip
 import hashlib
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.util import find_spec
@@ -96,6 +96,19 @@ def is_exact(model: str) -> bool:
     return name is not None and _encoding(name) is not None
 
 
+def sizes(model: str, text: str) -> Sequence[int]:
+    """How many bytes of UTF-8 each token of a text has, in order: they add up to the text. No lone surrogates.
+
+    Where the encoding is not known, of the tokens that `estimate` counts. Blocks as a counter does, but a long text is
+    not cut here: give it in `pieces`.
+    """
+    name = _encoding_name(model)
+    encoding = _encoding(name) if name else None
+    if encoding is None or name is None:
+        return [len(found[0]) for found in _ESTIMATED_TOKEN.finditer(text.encode())]
+    return list(map(_sizes(name).__getitem__, encoding.encode_ordinary(text)))
+
+
 def most(text: str) -> int:
     """An upper bound of what any counter says of a text, cheaply: every token is one byte of UTF-8 at least."""
     return len(text) if text.isascii() else len(_utf8(text))
@@ -138,10 +151,11 @@ def _count(name: str, text: str) -> int:
     encoding = _encoding(name)
     if encoding is None:
         return estimate(text)
-    return sum(len(encoding.encode_ordinary(piece)) for piece in _pieces(text))
+    return sum(len(encoding.encode_ordinary(piece)) for piece in pieces(text))
 
 
-def _pieces(text: str) -> Iterator[str]:
+def pieces(text: str) -> Iterator[str]:
+    """A text in pieces that may be tokenised one by one, each at most twice `PIECE` characters long."""
     start = 0
     while len(text) - start > 2 * PIECE:
         found = _WORD_END.search(text, start + PIECE, start + 2 * PIECE)
@@ -149,6 +163,18 @@ def _pieces(text: str) -> Iterator[str]:
         yield text[start:end]
         start = end
     yield text[start:]
+
+
+@lru_cache
+def _sizes(name: str) -> bytes:
+    """The length of every token of an encoding that is there, by its number; none is longer than 255 bytes."""
+    encoding = _encoding(name)
+    assert encoding is not None
+    tokens = encoding.token_byte_values()
+    lengths = bytearray(encoding.n_vocab)
+    for token in tokens:
+        lengths[encoding.encode_single_token(token)] = len(token)
+    return bytes(lengths)
 
 
 _BUILDING = Lock()

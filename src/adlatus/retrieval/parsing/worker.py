@@ -1,0 +1,48 @@
+"""The program of the child: loads one parser, gives up every right, then reads the file and writes its text.
+
+The file is descriptor 0, the text goes to descriptor 1. If the file cannot be parsed, the reason stands there instead.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import BinaryIO
+
+from adlatus.retrieval.parsing.confine import confine
+from adlatus.retrieval.parsing.order import Ending, Order
+from adlatus.retrieval.parsing.sink import InvalidFileError, Sink, TooLargeError
+
+Extract = Callable[[BinaryIO, Sink], None]
+
+
+def main() -> None:
+    order = Order.of(sys.argv[1:])
+    extract: Extract = import_module(f"adlatus.retrieval.parsing.{order.module}").extract
+    source, output = os.fdopen(0, "rb"), os.fdopen(1, "wb")
+    confine(order)
+    ending, reason = _parse(extract, source, Sink(output, order.text_bytes))
+    if ending is not Ending.PARSED:
+        output.flush()
+        output.seek(0)
+        output.truncate()
+        output.write(reason[:500].encode(errors="replace"))
+    output.flush()
+    os._exit(ending)  # nothing is left to do, and closing a broken file may take long
+
+
+def _parse(extract: Extract, source: BinaryIO, sink: Sink) -> tuple[Ending, str]:
+    try:
+        extract(source, sink)
+        sink.flush()
+    except (TooLargeError, MemoryError) as error:
+        return Ending.TOO_LARGE, type(error).__name__
+    except InvalidFileError as error:
+        return Ending.INVALID, str(error)
+    except Exception as error:  # noqa: BLE001 - a broken file makes a parser raise anything
+        return Ending.INVALID, f"{type(error).__name__}: {error}"
+    return (Ending.PARSED, "") if sink.has_text else (Ending.EMPTY, "no text")
+
+
+if __name__ == "__main__":
+    main()
