@@ -126,7 +126,7 @@ def estimate(text: str) -> int:
     rare Han and Hangul signs and random letters. Old models with 32,000 tokens are not covered. Never above `most`.
     """
     # Piece by piece, or a regular expression would keep all other threads waiting to its end
-    return sum(len(_ESTIMATED_TOKEN.findall(_utf8(piece))) for piece in _pieces(text))
+    return sum(len(_ESTIMATED_TOKEN.findall(_utf8(piece))) for piece in pieces(text))
 
 
 def _utf8(text: str) -> bytes:
