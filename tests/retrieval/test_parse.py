@@ -270,6 +270,11 @@ def test_a_child_whose_time_is_up_is_killed() -> None:
     assert psutil.Process().children() == before
 
 
+def test_a_small_file_may_take_less_time_than_a_large_one() -> None:
+    assert [Limits().cpu_s_for(size) for size in (1, 2**20, 2**24, 2**29)] == [20, 22, 52, 120]
+    assert Limits(cpu_s=5).cpu_s_for(2**29) == 5
+
+
 def test_memory_is_limited_to_what_was_asked() -> None:
     frugal = open_parser(Limits(memory_bytes=160 * 2**20))
     stream = made.pdf(
@@ -299,6 +304,7 @@ def test_a_file_at_a_path_is_read_by_a_child_that_could_not_reach_it(parser: Par
     assert isinstance(parsed, Parsed)
     with parsed:
         assert list(parsed.pieces()) == list(parsed.pieces()) == [Piece("reached", None)]
+        assert parsed.size_bytes == len("reached")
     with pytest.raises(FileNotFoundError):
         asyncio.run(parser.parse(folder / "gone", "a.txt"))
 
