@@ -68,7 +68,7 @@ _FAILURES = {Ending.INVALID: INVALID, Ending.TOO_LARGE: TOO_LARGE, Ending.EMPTY:
 
 
 class ParserUnavailableError(Exception):
-    """This machine could not start a parser, which says nothing about the file: try again later."""
+    """This machine could not start a parser or has no room for a text, no fault of the file: try again later."""
 
 
 class Piece(NamedTuple):
@@ -249,7 +249,7 @@ def _environment() -> dict[str, str]:
 def _failure(kind: kinds.Kind, code: int | None, written: bytes) -> Failure:
     """What a child's end means. A child that crashed, or that a limit killed, was given a bad file."""
     said = written.decode(errors="replace")
-    if code == _NOT_CONFINED:
+    if code in (_NOT_CONFINED, Ending.NO_ROOM):
         raise ParserUnavailableError(said[-500:])
     failure = next((failure for ending, failure in _FAILURES.items() if ending == code), INVALID)
     log.info("file_not_parsed", kind=kind, exit_code=code, reason=said if code in _FAILURES else None)
