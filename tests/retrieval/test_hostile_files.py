@@ -41,7 +41,10 @@ def says(outcome: Failure | str, expected: Failure | str | None) -> bool:
     return expected in outcome
 
 
-@pytest.mark.parametrize("bad", [pytest.param(bad, id=name) for name, bad in BAD_FILES.items()])
+@pytest.mark.parametrize(
+    "bad",
+    [pytest.param(bad, id=name, marks=[pytest.mark.slow] * bad.slow) for name, bad in BAD_FILES.items()],
+)
 def test_a_bad_file_ends_within_its_limits_and_costs_this_process_nothing(
     bad: Bad, parser: Parser, tmp_path: Path
 ) -> None:

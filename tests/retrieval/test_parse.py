@@ -19,7 +19,9 @@ import uvloop
 from adlatus.errors import StartupError
 from adlatus.retrieval import kinds, parse
 from adlatus.retrieval.parse import EMPTY, INVALID, Failure, Limits, Parsed, Parser, Piece, open_parser
-from adlatus.retrieval.parsing import syscalls
+from adlatus.retrieval.parsing import syscalls, text, worker
+from adlatus.retrieval.parsing.order import Ending
+from adlatus.retrieval.parsing.sink import Sink
 from tests.retrieval import documents as made
 
 TEXT_EXTENSIONS = [
@@ -137,6 +139,9 @@ def test_every_spelling_of_unicode_is_read(parser: Parser, encoding: str) -> Non
     ("encoding", "content"),
     [
         ("cp1252", "Die Größe der Straße überrascht: schöne Grüße aus München, täglich für alle.\n"),
+        ("cp1252", "x = 1  # El niño comió mañana\n"),
+        ("cp1252", "He said “naïve” – and paid 12 € for it, which was a lot of money.\n"),
+        ("cp1250", "Příliš žluťoučký kůň úpěl ďábelské ódy.\n"),
         ("cp1251", "Съешь же ещё этих мягких французских булок, да выпей чаю. Это обычный русский текст.\n"),
         ("shift_jis", "これは日本語の文章です。文字コードを判定するための長い例文を書きます。\n"),
         ("gb18030", "这是一个用来检测编码的中文句子,里面有足够多的汉字可以判断。\n"),
@@ -270,6 +275,11 @@ def test_a_child_whose_time_is_up_is_killed() -> None:
     assert psutil.Process().children() == before
 
 
+def test_a_small_file_may_take_less_time_than_a_large_one() -> None:
+    assert [Limits().cpu_s_for(size) for size in (1, 2**20, 2**24, 2**29)] == [20, 22, 52, 120]
+    assert Limits(cpu_s=5).cpu_s_for(2**29) == 5
+
+
 def test_memory_is_limited_to_what_was_asked() -> None:
     frugal = open_parser(Limits(memory_bytes=160 * 2**20))
     stream = made.pdf(
@@ -289,6 +299,14 @@ def test_an_interpreter_that_cannot_start_is_no_fault_of_the_file(
         asyncio.run(parser.parse(one_block(b"fine"), "a.txt"))
 
 
+def test_a_disk_that_is_full_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"text " * 100_000)
+    with path.open("rb") as source, open("/dev/full", "wb", buffering=0) as full:  # noqa: PTH123
+        ending, _ = worker.parse(text.extract, source, Sink(full, 2**20))
+    assert ending is Ending.NO_ROOM
+
+
 def test_a_file_at_a_path_is_read_by_a_child_that_could_not_reach_it(parser: Parser, tmp_path: Path) -> None:
     folder = tmp_path / "private"
     folder.mkdir(mode=0o700)
@@ -299,6 +317,7 @@ def test_a_file_at_a_path_is_read_by_a_child_that_could_not_reach_it(parser: Par
     assert isinstance(parsed, Parsed)
     with parsed:
         assert list(parsed.pieces()) == list(parsed.pieces()) == [Piece("reached", None)]
+        assert parsed.size_bytes == len("reached")
     with pytest.raises(FileNotFoundError):
         asyncio.run(parser.parse(folder / "gone", "a.txt"))
 

@@ -46,6 +46,10 @@ class Limits:
     cpu_s: int = 120
     wall_s: int = 300
 
+    def cpu_s_for(self, size_bytes: int) -> int:
+        """Less for a small file: no honest one takes so long, and a hostile one is sent again and again."""
+        return min(self.cpu_s, 20 + 2 * size_bytes // 2**20)
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -64,7 +68,7 @@ _FAILURES = {Ending.INVALID: INVALID, Ending.TOO_LARGE: TOO_LARGE, Ending.EMPTY:
 
 
 class ParserUnavailableError(Exception):
-    """This machine could not start a parser, which says nothing about the file: try again later."""
+    """This machine could not start a parser or has no room for a text, no fault of the file: try again later."""
 
 
 class Piece(NamedTuple):
@@ -90,6 +94,11 @@ class Parsed:
 
     def close(self) -> None:
         self._file.close()
+
+    @property
+    def size_bytes(self) -> int:
+        """How long the text is in UTF-8, with one byte more for every page."""
+        return os.fstat(self._file.fileno()).st_size
 
     def pieces(self) -> Iterator[Piece]:
         """The text in order, in pieces of at most some 250,000 characters; may be asked for again. Blocks on a disk.
@@ -145,7 +154,7 @@ class Parser:
             kind = kinds.kind(filename, head)
             if kind is None:
                 return INVALID
-            return await self._run(kind, file)
+            return await self._run(kind, file, self._limits.cpu_s_for(size))
 
     def _anonymous_file(self) -> BinaryIO:
         return tempfile.TemporaryFile(dir=self._scratch)
@@ -159,9 +168,9 @@ class Parser:
             if size > self._limits.file_bytes:
                 return
 
-    async def _run(self, kind: kinds.Kind, file: BinaryIO) -> Parsed | Failure:
+    async def _run(self, kind: kinds.Kind, file: BinaryIO, cpu_s: int) -> Parsed | Failure:
         limits = self._limits
-        order = Order(kind, limits.memory_bytes, limits.cpu_s, limits.wall_s, limits.text_bytes, *self._whom)
+        order = Order(kind, limits.memory_bytes, cpu_s, limits.wall_s, limits.text_bytes, *self._whom)
         output = self._anonymous_file()
         try:
             code = await _exit_code(order, file, output)
@@ -240,7 +249,7 @@ def _environment() -> dict[str, str]:
 def _failure(kind: kinds.Kind, code: int | None, written: bytes) -> Failure:
     """What a child's end means. A child that crashed, or that a limit killed, was given a bad file."""
     said = written.decode(errors="replace")
-    if code == _NOT_CONFINED:
+    if code in (_NOT_CONFINED, Ending.NO_ROOM):
         raise ParserUnavailableError(said[-500:])
     failure = next((failure for ending, failure in _FAILURES.items() if ending == code), INVALID)
     log.info("file_not_parsed", kind=kind, exit_code=code, reason=said if code in _FAILURES else None)

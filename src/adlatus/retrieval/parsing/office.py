@@ -18,7 +18,7 @@ for _name in ("cp437", "ascii", "utf_8", "utf_16"):
 BLOCK = 1 << 16
 MOST_UNPACKED = 1 << 29
 """Bytes of XML that are read of one file. Hundreds of thousands of pages have less."""
-_UNSEEN = frozenset(("pPr", "rPr", "tblPr", "trPr", "tcPr", "sectPr", "Fallback"))
+_UNSEEN = frozenset(("pPr", "rPr", "tblPr", "trPr", "tcPr", "sectPr", "moveFrom", "Fallback"))
 _BREAKS = {"br": "\n", "cr": "\n", "tab": "\t", "noBreakHyphen": "-"}
 _NOTES = ("footnotes", "endnotes", "comments")
 

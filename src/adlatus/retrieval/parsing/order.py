@@ -30,3 +30,5 @@ class Ending(IntEnum):
     INVALID = 65
     TOO_LARGE = 66
     EMPTY = 67
+    NO_ROOM = 68
+    """The text could not be written, which is no fault of the file."""

@@ -53,6 +53,11 @@ class Sink:
         self.has_text = self.has_text or bool(text.strip())
         self._send(_SURROGATE.sub("\ufffd", text).encode())
 
+    def close(self) -> None:
+        """Hand over what is still waiting. The file stays open."""
+        self.flush()
+        self._file.flush()
+
     def _send(self, content: bytes) -> None:
         self._left -= len(content)
         if self._left < 0:

@@ -45,9 +45,9 @@ def decoded(source: BinaryIO, declared: str | None = None) -> Iterator[str]:
     """
     sample = source.read(SAMPLE)
     source.seek(0)
-    reader = io.TextIOWrapper(source, encoding=_encoding(sample, declared), errors="replace", newline=None)
-    while block := reader.read(BLOCK):
-        yield block
+    with io.TextIOWrapper(source, encoding=_encoding(sample, declared), errors="replace", newline=None) as reader:
+        while block := reader.read(BLOCK):
+            yield block
 
 
 def _encoding(sample: bytes, declared: str | None) -> str:
@@ -99,10 +99,13 @@ def _known(declared: str | None) -> str | None:
 
 
 def _detected(sample: bytes) -> str:
-    best = from_bytes(_around_the_strange(sample), cp_isolation=sorted(_LEGACY)).best()
+    """The likeliest encoding; of several that are about as likely, as for a few accents, the most usual one."""
+    matches = from_bytes(_around_the_strange(sample), cp_isolation=sorted(_LEGACY))
+    best = matches.best()
     if best is None:
         raise InvalidFileError("unknown encoding")
-    return best.encoding
+    close = (match for match in matches if match.chaos <= best.chaos and match.coherence > best.coherence - 0.1)
+    return "cp1252" if any("cp1252" in match.could_be_from_charset for match in close) else best.encoding
 
 
 def _around_the_strange(sample: bytes) -> bytes:
