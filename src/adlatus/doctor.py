@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import asyncpg
 import httpx
 
-from adlatus.backends.blobs import open_blobs
+from adlatus.backends.blobs import open_blobs, why
 from adlatus.backends.llm import Llm
 from adlatus.backends.postgres import attach
 from adlatus.backends.refusals import ModelError
@@ -80,7 +80,7 @@ async def _storage(settings: Settings) -> Finding:
         return Finding("storage", False, str(error))
     except (Unavailable, TimeoutError) as error:
         advice = "Check ADLATUS_STORAGE_URL, and the address and keys in the environment (docs/files.md)."
-        return Finding("storage", False, str(error.__cause__ or error).partition("\n")[0], advice)
+        return Finding("storage", False, why(error) if isinstance(error, Unavailable) else "does not answer", advice)
     return Finding("storage", True, blobs.shown)
 
 

@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy.dialects.postgresql import insert
 
 from adlatus.backends import models_file
-from adlatus.backends.blobs import Blobs, open_blobs
+from adlatus.backends.blobs import Blobs, open_blobs, why
 from adlatus.backends.images import Images, open_images
 from adlatus.backends.llm import Llm
 from adlatus.backends.postgres import embedded_postgres
@@ -141,7 +141,7 @@ async def _open_blobs(settings: Settings) -> Blobs:
     try:
         await blobs.check()
     except Unavailable as error:
-        raise StartupError(f"the file storage ({blobs.shown}) cannot be used: {error.__cause__ or error}") from error
+        raise StartupError(f"the file storage ({blobs.shown}) cannot be used: {why(error)}.") from error
     return blobs
 
 

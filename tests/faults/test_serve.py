@@ -432,8 +432,10 @@ def test_doctor_looks_at_everything_and_stops_nothing(folder: Path) -> None:
         ({"model_base_url": "http://127.0.0.1:1/v1"}, "could not be reached"),
         ({"model_base_url": "ftp://x"}, "model"),
         ({"database_url": "postgresql://nobody@127.0.0.1:1/none"}, "cannot connect"),
+        ({"storage_url": "file:///dev/null/folder"}, "cannot keep files in /dev/null/folder"),
+        ({"storage_url": "ftp://x"}, "'ftp' is no kind of storage"),
     ],
-    ids=["no model there", "no address", "no database there"],
+    ids=["no model there", "no address", "no database there", "no folder there", "no storage"],
 )
 def test_doctor_fails_where_a_configured_component_is_down(
     folder: Path, settings: dict[str, str], expected: str

@@ -67,15 +67,18 @@ class ObstoreBlobs:
         self.shown = shown
 
     async def write(self, key: str, pieces: AsyncIterator[bytes]) -> None:
+        beginning = await _up_to(_PART_BYTES, pieces)
         with _unavailable():
-            await obstore.put_async(
-                self._store,
-                key,
-                _shielded(pieces),
-                use_multipart=True,
-                chunk_size=_PART_BYTES,
-                max_concurrency=_PARTS_AT_A_TIME,
-            )
+            if len(beginning) < _PART_BYTES:  # that is all: one request instead of three
+                await obstore.put_async(self._store, key, beginning)
+            else:
+                await obstore.put_async(
+                    self._store,
+                    key,
+                    _after(beginning, pieces),
+                    chunk_size=_PART_BYTES,
+                    max_concurrency=_PARTS_AT_A_TIME,
+                )
             if self._folder:
                 await asyncio.to_thread(_sync, self._folder / key)
 
@@ -92,7 +95,7 @@ class ObstoreBlobs:
             piece = await self._piece(key, start, end)
 
     async def _piece(self, key: str, start: int, end: int) -> bytes:
-        with _unavailable():
+        with _unavailable(absent_is_known=True):
             if start >= end:
                 if end == 0:  # an empty one: is it there?
                     await obstore.head_async(self._store, key)
@@ -134,12 +137,18 @@ def open_blobs(url: str | None, data_dir: Path) -> Blobs:
     try:
         store = from_url(
             url,
-            client_options={"connect_timeout": "5s", "timeout": "2m"},
+            client_options={"connect_timeout": "5s", "timeout": "2m", "allow_http": _is_plain_http()},
             retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=20)},
         )
     except (*_FAULTS, ValueError) as error:
         raise StartupError(f"ADLATUS_STORAGE_URL: {_told(error)}.") from error
     return ObstoreBlobs(store, url)
+
+
+def _is_plain_http() -> bool:
+    """Whether the address of the object store, which obstore reads from the environment itself, is no HTTPS."""
+    names = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
+    return any(os.environ.get(name, "").startswith("http://") for name in names)
 
 
 def _in_folder(folder: Path) -> Blobs:
@@ -160,7 +169,19 @@ class _OfTheSource(Exception):  # noqa: N818 - not a fault of the storage, whate
         self.cause = cause
 
 
-async def _shielded(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _up_to(size_bytes: int, pieces: AsyncIterator[bytes]) -> bytes:
+    """The first pieces, as few as are that long together; less if there are no more."""
+    taken = bytearray()
+    while len(taken) < size_bytes:
+        try:
+            taken += await anext(pieces)
+        except StopAsyncIteration:
+            break
+    return bytes(taken)
+
+
+async def _after(beginning: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield beginning
     try:
         async for piece in pieces:
             yield piece
@@ -169,16 +190,21 @@ async def _shielded(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 @contextmanager
-def _unavailable() -> Iterator[None]:
+def _unavailable(*, absent_is_known: bool = False) -> Iterator[None]:
     try:
         yield
     except _OfTheSource as error:
         raise error.cause from None
-    except FileNotFoundError:
-        raise
     except _FAULTS as error:
+        if absent_is_known and isinstance(error, FileNotFoundError):
+            raise
         log.error("file storage unavailable", error=_told(error))
         raise Unavailable("The file storage does not answer at the moment. Try again in a second.") from error
+
+
+def why(error: Unavailable) -> str:
+    """What a storage had to say when it was not available, for operators."""
+    return _told(error.__cause__ or error)
 
 
 def _told(error: BaseException) -> str:

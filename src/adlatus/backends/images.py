@@ -70,14 +70,18 @@ class Images:
         except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
             log.info("image could not be fetched", url=url, error=repr(error))
             return _failed(url, "nothing public answers there")
-        kind = _kind(content)
+        shown = data_url(content)
         if budget.left_bytes < 0:
             return _failed(url, f"the images are larger than {MAX_BYTES_TOGETHER // 2**20} MiB together")
         if len(content) > MAX_BYTES:
             return _failed(url, f"it is larger than {MAX_BYTES // 2**20} MiB")
-        if kind is None:
-            return _failed(url, "it is no PNG, JPEG, GIF or WebP image")
-        return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+        return shown or _failed(url, "it is no PNG, JPEG, GIF or WebP image")
+
+
+def data_url(content: bytes) -> str | None:
+    """An image as a `data:` URL; None for what is no PNG, JPEG, GIF or WebP image."""
+    kind = _kind(content)
+    return kind and f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def is_public(address: str) -> bool:

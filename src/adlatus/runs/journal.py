@@ -82,6 +82,7 @@ class Journal:
     def __init__(self, lease: Lease, database: Database, events: EventLog) -> None:
         self.turn = Turn()
         self.asked: Asked | None = None
+        self.project_id = lease.project_id
         self._lease = lease
         self._database = database
         self._events = events

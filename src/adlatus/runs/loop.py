@@ -13,6 +13,7 @@ from adlatus.backends.images import ImageError
 from adlatus.backends.refusals import ModelError
 from adlatus.backends.routing import Route
 from adlatus.errors import InvalidRequest, Unavailable
+from adlatus.files.images import as_data_urls
 from adlatus.resources import Resources
 from adlatus.runs import budget, history, prompt
 from adlatus.runs.endings import (
@@ -193,7 +194,8 @@ async def _ask(loaded: Loaded, resources: Resources, journal: Journal) -> Ending
     except history.OutOfPromptTokens:
         return OUT_OF_PROMPT_TOKENS
     fetched = await resources.images.fetch(prompt.links(items, route))
-    request = prompt.build(run, items, route, left, fetched)
+    shown = await as_data_urls(resources, journal.project_id, prompt.image_files(items, route))
+    request = prompt.build(run, items, route, left, {**fetched, **shown})
     journal.turn = Turn(most_calls=_most_calls(run, request), taken_ids=loaded.call_ids | _call_ids(items))
     journal.asked = Asked(route.model, request)
     await _listen(resources, route, request, journal)

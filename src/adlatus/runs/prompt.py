@@ -77,18 +77,28 @@ def links(items: Sequence[Item], route: Route) -> list[str]:
     """The links to images that have to be fetched for the request."""
     if not route.vision or route.endpoint.image_urls != "inline":
         return []
-    messages = [item for item in items if isinstance(item, Message) and item.role == "user"]
-    parts = [part for message in messages for part in message.content]
-    urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+    urls = [part["image_url"]["url"] for part in _parts_of_users(items) if part["type"] == "image_url"]
     return [url for url in urls if not url.startswith("data:")]
+
+
+def image_files(items: Sequence[Item], route: Route) -> list[str]:
+    """The ids of the image files that the model is to look at."""
+    if not route.vision:
+        return []
+    return [part["image_file"]["file_id"] for part in _parts_of_users(items) if part["type"] == "image_file"]
+
+
+def _parts_of_users(items: Sequence[Item]) -> list[Json]:
+    messages = [item for item in items if isinstance(item, Message) and item.role == "user"]
+    return [part for message in messages for part in message.content]
 
 
 def build(run: Run, items: Sequence[Item], route: Route, left: Left, fetched: Mapping[str, str] = NOTHING) -> Json:
     """The chat request of a run: instructions as the system message, then the conversation, oldest first.
 
-    `left` is what is left of the run's budgets, `fetched` has a `data:` URL for each of the `links`. A temperature or
-    `top_p` of 1 is what the original fills in, and is left to the endpoint: models have better defaults of their own,
-    and some refuse the parameter. Raises `RefusedImage`.
+    `left` is what is left of the run's budgets, `fetched` has a `data:` URL for each of the `links`, and for each of
+    the `image_files` that is there. A temperature or `top_p` of 1 is what the original fills in, and is left to the
+    endpoint: models have better defaults of their own, and some refuse the parameter. Raises `RefusedImage`.
     """
     chat: list[Json] = [{"role": "system", "content": run.instructions}] if run.instructions else []
     chat += _conversation(run.id, items, route, fetched)
@@ -218,5 +228,8 @@ def _part(part: Json, route: Route, fetched: Mapping[str, str]) -> Json:
             url = fetched.get(image["url"], image["url"])
             return {"type": "image_url", "image_url": {"url": url, "detail": image["detail"]}}
         case _:
-            # Files are not offered yet, so there are no bytes to show; the model is told rather than left to guess.
-            return {"type": "text", "text": f"[The image {part['image_file']['file_id']} is not available.]"}
+            image = part["image_file"]
+            if url := fetched.get(image["file_id"]):
+                return {"type": "image_url", "image_url": {"url": url, "detail": image["detail"]}}
+            # Deleted, of another purpose, or the model has no eyes: it is told rather than left to guess
+            return {"type": "text", "text": f"[The image {image['file_id']} is not available.]"}
