@@ -86,7 +86,8 @@ def test_the_banner_says_what_is_used_and_how_to_change_it(folder: Path) -> None
         assert "none: any bearer or none is accepted, on loopback only" in lines["keys"]
         assert "[ADLATUS_API_KEYS]" in lines["keys"]
         assert "Stop with Ctrl-C" in server.log
-        assert httpx.get(f"{url}/readyz").json()["components"] == {"database": "ok", "executor": "ok"}
+        components = {"database": "ok", "executor": "ok", "storage": "ok"}
+        assert httpx.get(f"{url}/readyz").json()["components"] == components
         with server.client() as http:
             talk = converse(http, "[[say: Hello, Jane!]]")
             assert transcript(talk.stream()) == [*OPENING, *speaking("Hello, Jane!"), *COMPLETED, DONE]
