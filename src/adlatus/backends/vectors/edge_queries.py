@@ -83,9 +83,9 @@ def point(space: Space, chunk: Chunk) -> edge.Point:
     return edge.Point(points.id_of(chunk), vectors, points.payload_of(chunk))
 
 
-def hybrid(shard: edge.EdgeShard, space: Space, search: Search) -> list[Hit]:
+def hybrid(shard: edge.EdgeShard, search: Search) -> list[Hit]:
     """The hits of a search. The scores of its halves come in the same batch, which the engine plans as one."""
-    vector, words = points.halves(space, search)
+    vector, words = points.halves(search)
     stores = of_stores(search.vector_store_ids)
     wanted = stores if search.filter is None else edge.Filter(must=[stores, compiled(search.filter, DIALECT)])
     parts: dict[str, _Part] = {}

@@ -97,14 +97,17 @@ class Dialect(Protocol[Condition]):
         """The field is a number on that side of the bound."""
 
 
-def compiled(wanted: Filter, dialect: Dialect[Condition]) -> Condition:
-    """The filter as a condition of an engine. Raises `ValueError` where it is nested deeper than `MAX_DEPTH`."""
-    return _compiled(wanted, dialect, 1)
-
-
-def _compiled(wanted: Filter, dialect: Dialect[Condition], depth: int) -> Condition:
+def check_depth(wanted: Filter, depth: int = 1) -> None:
+    """Raise `ValueError` where a filter is nested deeper than `MAX_DEPTH`."""
     if depth > MAX_DEPTH:
         raise ValueError(f"a filter may be nested {MAX_DEPTH} levels deep")
+    if isinstance(wanted, AllOf | AnyOf):
+        for each in wanted.filters:
+            check_depth(each, depth + 1)
+
+
+def compiled(wanted: Filter, dialect: Dialect[Condition]) -> Condition:
+    """The filter as a condition of an engine."""
     match wanted:
         case Equal(key, values, negated):
             found = dialect.one_of(TERMS, [term(key, value) for value in values] or [_NO_TERM])
@@ -113,10 +116,10 @@ def _compiled(wanted: Filter, dialect: Dialect[Condition], depth: int) -> Condit
             bound = number(value)
             return _nothing(dialect) if bound is None else dialect.ordered(number_field(key), order, bound)
         case AllOf(filters):
-            inner = [_compiled(each, dialect, depth + 1) for each in filters]
+            inner = [compiled(each, dialect) for each in filters]
             return dialect.all_of(inner) if inner else dialect.not_(_nothing(dialect))
         case AnyOf(filters):
-            inner = [_compiled(each, dialect, depth + 1) for each in filters]
+            inner = [compiled(each, dialect) for each in filters]
             return dialect.any_of(inner) if inner else _nothing(dialect)
         case _:
             assert_never(wanted)

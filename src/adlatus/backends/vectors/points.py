@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 from uuid import UUID, uuid5
 
-from adlatus.backends.vectors.filters import NUMBERS, TERMS, Scalar, searchable
+from adlatus.backends.vectors.filters import NUMBERS, TERMS, Scalar, check_depth, searchable
 from adlatus.backends.vectors.protocol import Chunk, Hit, Search, Space, Vector
 from adlatus.backends.vectors.sparse import Sparse, encodable, encode_document, encode_query
 
@@ -15,6 +15,7 @@ BM25 = "bm25"
 RRF_K = 60
 HNSW_M = 0  # no graph over all tenants: every search is within a store,
 HNSW_PAYLOAD_M = 16  # and each store has its own
+MAX_LANGUAGES = 64
 MAX_NUMBER_INDEXES = 64
 """How many keys of numbers are indexed in a collection, at most: clients choose the keys. The rest is compared one by
 one, with the same answer."""
@@ -91,6 +92,14 @@ def check(space: Space, chunks: Sequence[Chunk]) -> None:
             _check(space, vector)
 
 
+def check_search(space: Space, search: Search) -> None:
+    """Raise `ValueError` where the vector does not fit the space, or the filter is nested too deeply."""
+    if search.vector is not None:
+        _check(space, search.vector)
+    if search.filter is not None:
+        check_depth(search.filter)
+
+
 def _check(space: Space, vector: Vector) -> None:
     if len(vector) != space.dimensions or not space.dimensions:
         raise ValueError(f"a vector of {len(vector)} dimensions where {space.dimensions} are expected")
@@ -113,12 +122,10 @@ def batches(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
         yield batch
 
 
-def halves(space: Space, search: Search) -> tuple[Vector | None, Sparse | None]:
+def halves(search: Search) -> tuple[Vector | None, Sparse | None]:
     """What to look for by vector and by words, as far as it is given, tells anything and has a weight."""
     weights = search.weights
     vector = search.vector if weights is None or weights.embedding > 0 else None
-    if vector is not None:
-        _check(space, vector)
     words = encode_query(search.text, search.languages) if weights is None or weights.text > 0 else None
     return vector, words if words and words.indices else None
 

@@ -19,7 +19,6 @@ from adlatus.errors import Unavailable
 log = structlog.get_logger(__name__)
 
 _TIMEOUT_S = 30
-_MAX_LANGUAGES = 64
 _NOT_FOUND = 404
 _REFUSED = (401, 403)
 
@@ -157,12 +156,13 @@ class QdrantIndex:
         await self.ensure(space)
         with self._asked():
             found = await self._client.facet(
-                space.collection, "language", of_stores(vector_store_ids), limit=_MAX_LANGUAGES, exact=True
+                space.collection, "language", of_stores(vector_store_ids), limit=points.MAX_LANGUAGES, exact=True
             )
         return frozenset(str(hit.value) for hit in found.hits)
 
     async def search(self, space: Space, search: Search) -> list[Hit]:
         """The best hits, best first, in one request."""
+        points.check_search(space, search)
         await self.ensure(space)
         with self._asked():
             if search.filter is not None:

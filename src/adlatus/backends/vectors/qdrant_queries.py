@@ -81,7 +81,7 @@ def point(space: Space, chunk: Chunk) -> models.PointStruct:
 
 async def hybrid(client: AsyncQdrantClient, space: Space, search: Search) -> list[Hit]:
     """The hits of a search. The scores of its halves come in the same request."""
-    vector, words = points.halves(space, search)
+    vector, words = points.halves(search)
     stores = of_stores(search.vector_store_ids)
     wanted = stores if search.filter is None else models.Filter(must=[stores, compiled(search.filter, DIALECT)])
     parts: dict[str, _Part] = {}
