@@ -5,6 +5,6 @@ filters     filters on attributes: their syntax tree, their meaning, their compi
 languages   which language a text is in, as far as its keywords depend on it
 sparse      texts as sparse BM25 vectors
 points      chunks as points of an engine and back
-edge        the engine inside this process, in a folder that one process owns
+edge        the engine in a process of this server, over a folder that one server owns
 qdrant      a Qdrant server by URL
 """

@@ -11,6 +11,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from adlatus.errors import StartupError, Unavailable
 log = structlog.get_logger(__name__)
 
 _CLOSE_S = 30
+_DIED = "the engine's process has died"
 _FAILED = "The vector index of this server does not answer; its log has the details."
 
 
@@ -79,6 +81,8 @@ class EdgeIndex:
                 raise Unavailable("The vector index of this server is closed.")
             if self._engine is None or self._engine.gone:
                 log.warning("vector engine starts again")
+                if self._engine is not None:
+                    await self._engine.close()  # only then its lock is free
                 try:
                     await self.start()
                 except StartupError as error:
@@ -112,8 +116,8 @@ class EdgeIndex:
 
     async def count(self, space: Space, vector_store_id: str, file_id: str | None = None) -> int:
         """How many chunks there are."""
-        count: int = await self._ask("count", space, vector_store_id, file_id)
-        return count
+        found: int = await self._ask("count", space, vector_store_id, file_id)
+        return found
 
     async def chunks(self, space: Space, vector_store_id: str, file_id: str, start: int, limit: int) -> list[Chunk]:
         """The chunks of a file, in order."""
@@ -144,6 +148,7 @@ class _Engine:
         self.process = process
         self.gone = False
         self.ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._numbers = count(1)
         self._asked: dict[int, asyncio.Future[Any]] = {0: self.ready}
         self._reading = asyncio.create_task(self._read())
 
@@ -151,7 +156,7 @@ class _Engine:
         """The answer of the engine. Raises `Unavailable` where it fails, or dies before it answers."""
         if self.gone:
             raise Unavailable(_FAILED)
-        number = max(self._asked, default=0) + 1
+        number = next(self._numbers)
         answer = self._asked[number] = asyncio.get_running_loop().create_future()
         pickled = pickle.dumps((number, method, arguments), pickle.HIGHEST_PROTOCOL)
         assert self.process.stdin is not None, "a pipe"
@@ -177,7 +182,7 @@ class _Engine:
         self.gone = True
         for answer in self._asked.values():
             if not answer.done():
-                answer.set_result((None, "the engine's process has died"))
+                answer.set_result((None, _DIED))
 
     async def close(self) -> None:
         """End the process, by force where it is in the middle of something long: its log brings all back."""
@@ -197,8 +202,11 @@ async def _start(folder: Path) -> _Engine:
     command = (sys.executable, "-P", "-m", "adlatus.backends.vectors.edge_engine", str(folder), str(os.getpid()))
     process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, env=environment)
     engine = _Engine(process)
-    _, fault = await engine.ready
-    if fault is not None:
-        await engine.close()
-        raise StartupError(fault)
+    try:
+        _, fault = await engine.ready
+        if fault is not None:
+            raise StartupError(fault)
+    except BaseException:
+        await asyncio.shield(engine.close())
+        raise
     return engine

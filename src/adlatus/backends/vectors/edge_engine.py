@@ -12,7 +12,9 @@ import shutil
 import signal
 import struct
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,6 +30,8 @@ HEADER = struct.Struct(">Q")
 """The length of the pickled tuple that follows it, in both directions."""
 
 _UNFINISHED = ".unfinished"
+_PATIENCE_S = 2.0
+_POLL_S = 0.05
 _PR_SET_PDEATHSIG = 1
 
 
@@ -144,16 +148,23 @@ def _own(folder: Path, server_pid: int) -> None:
         descriptor = os.open(folder / "adlatus.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StartupError(f"The folder {folder} of the vector index cannot be used: {error.strerror}.") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "that just started"
-        raise StartupError(
-            f"The vector index in {folder} is in use by the adlatus process {owner}. Stop that one, give this one a "
-            "folder of its own with --data-dir, or share a Qdrant server by ADLATUS_QDRANT_URL."
-        ) from None
+    _lock(descriptor, folder)
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{server_pid}\n".encode(), 0)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    """Take the lock; with a little patience, because the engine of a killed server ends right after it."""
+    for _ in range(int(_PATIENCE_S / _POLL_S)):
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_POLL_S)
+    owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "that just started"
+    raise StartupError(
+        f"The vector index in {folder} is in use by the adlatus process {owner}. Stop that one, give this one a folder "
+        "of its own with --data-dir, or share a Qdrant server by ADLATUS_QDRANT_URL."
+    )
 
 
 def _open(folder: Path, server_pid: int) -> Engine:

@@ -174,8 +174,8 @@ class QdrantIndex:
         if not wanted:
             return
         if name not in self._number_indexes:
-            schema = (await self._client.get_collection(name)).payload_schema
-            self._number_indexes[name] = {field for field in schema if field.startswith(points.NUMBER_PREFIX)}
+            indexed = (await self._client.get_collection(name)).payload_schema
+            self._number_indexes[name] = {field for field in indexed if field.startswith(points.NUMBER_PREFIX)}
         there = self._number_indexes[name]
         for field in sorted(wanted - there)[: max(0, points.MAX_NUMBER_INDEXES - len(there))]:
             await self._client.create_payload_index(name, field, models.PayloadSchemaType.FLOAT, wait=False)
