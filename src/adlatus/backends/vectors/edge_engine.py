@@ -22,7 +22,7 @@ import qdrant_edge as edge
 
 from adlatus.backends.vectors import points
 from adlatus.backends.vectors.edge_queries import belonging, config, hybrid, of_stores, point, schema
-from adlatus.backends.vectors.filters import Scalar, number_fields
+from adlatus.backends.vectors.filters import Scalar
 from adlatus.backends.vectors.protocol import PREFIX, Chunk, Hit, Search, Space
 from adlatus.errors import StartupError
 
@@ -119,23 +119,14 @@ class Engine:
     def search(self, space: Space, search: Search) -> list[Hit]:
         """The best hits."""
         shard = self._shard(space)
-        if search.filter is not None:
-            _index_numbers(shard, set(number_fields(search.filter)))
-        return hybrid(shard, search)
+        for field in points.to_index(search, shard.info().payload_schema if search.filter else ()):
+            shard.update(edge.UpdateOperation.create_field_index(field, edge.PayloadSchemaType.Float))
+        return hybrid(shard, space, search)
 
     def optimize(self) -> None:
         """Merge segments and build graphs. Nothing else is answered meanwhile."""
         for shard in self._shards.values():
             shard.optimize()
-
-
-def _index_numbers(shard: edge.EdgeShard, wanted: set[str]) -> None:
-    if not wanted:
-        return
-    there = shard.info().payload_schema
-    free = points.MAX_NUMBER_INDEXES - sum(field.startswith(points.NUMBER_PREFIX) for field in there)
-    for field in sorted(wanted - there.keys())[: max(0, free)]:
-        shard.update(edge.UpdateOperation.create_field_index(field, edge.PayloadSchemaType.Float))
 
 
 # --- The lock

@@ -75,22 +75,21 @@ def point(space: Space, chunk: Chunk) -> edge.Point:
     """A chunk as a point."""
     vectors: dict[str, Any] = {}
     if chunk.vectors:
-        rows = [list(vector) for vector in chunk.vectors]
-        vectors[DENSE] = rows if space.late_interaction else rows[0]
+        vectors[DENSE] = points.vector_of(space, chunk.vectors)
     words = points.sparse_of(chunk)
     if words.indices:
         vectors[BM25] = edge.SparseVector(words.indices, words.values)
     return edge.Point(points.id_of(chunk), vectors, points.payload_of(chunk))
 
 
-def hybrid(shard: edge.EdgeShard, search: Search) -> list[Hit]:
+def hybrid(shard: edge.EdgeShard, space: Space, search: Search) -> list[Hit]:
     """The hits of a search. The scores of its halves come in the same batch, which the engine plans as one."""
-    vector, words = points.halves(search)
+    vector, words = points.halves(space, search)
     stores = of_stores(search.vector_store_ids)
     wanted = stores if search.filter is None else edge.Filter(must=[stores, compiled(search.filter, DIALECT)])
     parts: dict[str, _Part] = {}
     if vector is not None:
-        parts[DENSE] = edge.Query.Nearest(list(vector), using=DENSE), None
+        parts[DENSE] = edge.Query.Nearest(vector, using=DENSE), None
     if words is not None:
         of_tenant = edge.SearchParams(idf=edge.IdfParams(corpus=stores))
         parts[BM25] = edge.Query.Nearest(edge.SparseVector(words.indices, words.values), using=BM25), of_tenant

@@ -153,14 +153,14 @@ def term(key: str, value: Scalar) -> str:
 
 def number(value: Scalar) -> float | None:
     """A number as all engines can hold it; nothing where the value is none."""
-    if isinstance(value, bool | str) or math.isnan(value):
+    if isinstance(value, bool | str):
         return None
     try:
         exact = float(value)
     except OverflowError:
         exact = math.inf if value > 0 else -math.inf
     largest = sys.float_info.max
-    return max(-largest, min(largest, exact)) + 0.0  # which makes -0.0 the 0.0 that it equals
+    return None if math.isnan(exact) else max(-largest, min(largest, exact)) + 0.0  # -0.0 becomes the 0.0 it equals
 
 
 def number_field(key: str) -> str:

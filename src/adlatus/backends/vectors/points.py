@@ -2,11 +2,11 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 from uuid import UUID, uuid5
 
-from adlatus.backends.vectors.filters import NUMBERS, TERMS, Scalar, check_depth, searchable
+from adlatus.backends.vectors.filters import NUMBERS, TERMS, Scalar, check_depth, number_fields, searchable
 from adlatus.backends.vectors.protocol import Chunk, Hit, Search, Space, Vector
 from adlatus.backends.vectors.sparse import Sparse, encodable, encode_document, encode_query
 
@@ -16,11 +16,11 @@ RRF_K = 60
 HNSW_M = 0  # no graph over all tenants: every search is within a store,
 HNSW_PAYLOAD_M = 16  # and each store has its own
 MAX_LANGUAGES = 64
-MAX_NUMBER_INDEXES = 64
-"""How many keys of numbers are indexed in a collection, at most: clients choose the keys. The rest is compared one by
-one, with the same answer."""
+MAX_NUMBER_INDEXES = 32
+MAX_NEW_INDEXES = 2
+"""How many keys of numbers are indexed, at most, in a collection and for one search: clients choose the keys, and each
+index takes the engine its time. All other numbers are compared one by one, with the same answer."""
 
-NUMBER_PREFIX = f"{NUMBERS}."
 
 KEYWORD_FIELDS = ("file_id", "language", TERMS)
 """What is indexed from the beginning, beside the tenant's `vector_store_id`."""
@@ -122,12 +122,28 @@ def batches(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
         yield batch
 
 
-def halves(search: Search) -> tuple[Vector | None, Sparse | None]:
+def halves(space: Space, search: Search) -> tuple[list[float] | list[list[float]] | None, Sparse | None]:
     """What to look for by vector and by words, as far as it is given, tells anything and has a weight."""
     weights = search.weights
-    vector = search.vector if weights is None or weights.embedding > 0 else None
+    vector = None
+    if search.vector is not None and (weights is None or weights.embedding > 0):
+        vector = vector_of(space, [search.vector])
     words = encode_query(search.text, search.languages) if weights is None or weights.text > 0 else None
     return vector, words if words and words.indices else None
+
+
+def vector_of(space: Space, vectors: Sequence[Vector]) -> list[float] | list[list[float]]:
+    """The vectors of a chunk or of a query in the shape that the space wants."""
+    rows = [list(vector) for vector in vectors]
+    return rows if space.late_interaction else rows[0]
+
+
+def to_index(search: Search, there: Iterable[str]) -> list[str]:
+    """The fields of numbers that should be indexed for a search, where those of `there` are."""
+    indexed = {field for field in there if field.startswith(f"{NUMBERS}.")}
+    wanted = set(number_fields(search.filter)) if search.filter is not None else set()
+    free = MAX_NUMBER_INDEXES - len(indexed)
+    return sorted(wanted - indexed)[: max(0, min(free, MAX_NEW_INDEXES))]
 
 
 def candidates(search: Search) -> int:

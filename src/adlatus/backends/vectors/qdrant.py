@@ -11,7 +11,7 @@ from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from adlatus.backends.vectors import points
-from adlatus.backends.vectors.filters import Scalar, number_fields
+from adlatus.backends.vectors.filters import Scalar
 from adlatus.backends.vectors.protocol import PREFIX, Chunk, Hit, Search, Space
 from adlatus.backends.vectors.qdrant_queries import belonging, hybrid, of_stores, point, schema, vectors
 from adlatus.errors import Unavailable
@@ -55,7 +55,7 @@ class QdrantIndex:
         self._client = client
         self._shown = shown
         self._ensured: set[str] = set()
-        self._number_indexes: dict[str, set[str]] = {}
+        self._indexed: dict[str, set[str]] = {}
 
     @contextmanager
     def _asked(self) -> Iterator[None]:
@@ -165,21 +165,18 @@ class QdrantIndex:
         points.check_search(space, search)
         await self.ensure(space)
         with self._asked():
-            if search.filter is not None:
-                await self._index_numbers(space.collection, set(number_fields(search.filter)))
+            await self._index_numbers(space.collection, search)
             return await hybrid(self._client, space, search)
 
-    async def _index_numbers(self, name: str, wanted: set[str]) -> None:
+    async def _index_numbers(self, name: str, search: Search) -> None:
         """Index the numbers that are compared. Nothing waits for it: until it is done, they are compared one by one."""
-        if not wanted:
+        if not points.to_index(search, ()):
             return
-        if name not in self._number_indexes:
-            indexed = (await self._client.get_collection(name)).payload_schema
-            self._number_indexes[name] = {field for field in indexed if field.startswith(points.NUMBER_PREFIX)}
-        there = self._number_indexes[name]
-        for field in sorted(wanted - there)[: max(0, points.MAX_NUMBER_INDEXES - len(there))]:
+        if name not in self._indexed:
+            self._indexed[name] = set((await self._client.get_collection(name)).payload_schema)
+        for field in points.to_index(search, self._indexed[name]):
             await self._client.create_payload_index(name, field, models.PayloadSchemaType.FLOAT, wait=False)
-            there.add(field)
+            self._indexed[name].add(field)
 
     async def optimize(self) -> None:
         """A server does that by itself."""

@@ -71,8 +71,7 @@ def point(space: Space, chunk: Chunk) -> models.PointStruct:
     """A chunk as a point."""
     named: dict[str, Any] = {}
     if chunk.vectors:
-        rows = [list(vector) for vector in chunk.vectors]
-        named[DENSE] = rows if space.late_interaction else rows[0]
+        named[DENSE] = points.vector_of(space, chunk.vectors)
     words = points.sparse_of(chunk)
     if words.indices:
         named[BM25] = models.SparseVector(indices=words.indices, values=words.values)
@@ -81,12 +80,12 @@ def point(space: Space, chunk: Chunk) -> models.PointStruct:
 
 async def hybrid(client: AsyncQdrantClient, space: Space, search: Search) -> list[Hit]:
     """The hits of a search. The scores of its halves come in the same request."""
-    vector, words = points.halves(search)
+    vector, words = points.halves(space, search)
     stores = of_stores(search.vector_store_ids)
     wanted = stores if search.filter is None else models.Filter(must=[stores, compiled(search.filter, DIALECT)])
     parts: dict[str, _Part] = {}
     if vector is not None:
-        parts[DENSE] = DENSE, models.NearestQuery(nearest=list(vector)), None
+        parts[DENSE] = DENSE, models.NearestQuery(nearest=vector), None
     if words is not None:
         sparse = models.SparseVector(indices=words.indices, values=words.values)
         of_tenant = models.SearchParams(idf=models.IdfCorpusParams(corpus=stores))
