@@ -104,7 +104,8 @@ def test_every_value_equals_itself_and_its_like_only(universe: tuple[Asking, str
 
 
 def test_numbers_are_compared_with_numbers_only(universe: tuple[Asking, str]) -> None:
-    for order, value in product(Order, (True, "1", "", 1, -0.0, 2**53)):
+    values: tuple[Scalar, ...] = (True, "1", "", 1, -0.0, 2**53)
+    for order, value in product(Order, values):
         wanted = Ordered("a.b", order, value)
         assert _found(universe, wanted) == {n for n, held in UNIVERSE.items() if matches(wanted, held)}, wanted
 

@@ -62,7 +62,7 @@ class QdrantIndex:
         """Turn what the client raises into what the caller can tell its client."""
         try:
             yield
-        except (ApiException, QdrantException) as error:
+        except (ApiException, QdrantException, ValueError, AssertionError) as error:  # the last two: no Qdrant's answer
             log.error("vector database fails", url=self._shown, error=f"{type(error).__name__}: {error}"[:500])
             raise Unavailable(self._advice(error)) from error
 
@@ -76,6 +76,10 @@ class QdrantIndex:
                 return f"{name} has lost a collection: restore it, or add the files to their vector stores again."
             case UnexpectedResponse(status_code=status):
                 return f"{name} refused a request ({status}); the log of this server has the details."
+            case ValueError() | AssertionError():
+                return f"{name} does not answer as one: check ADLATUS_QDRANT_URL."
+            case QdrantException():
+                return f"{name} refused a request (429); the log of this server has the details."
             case _:
                 return f"{name} could not be reached: check that it runs, and ADLATUS_QDRANT_URL."
 
