@@ -25,7 +25,7 @@ from adlatus.errors import StartupError, Unavailable
 
 log = structlog.get_logger(__name__)
 
-_CLOSE_S = 30
+_CLOSE_S = 10
 _DIED = "the engine's process has died"
 _FAILED = "The vector index of this server does not answer; its log has the details."
 
