@@ -36,7 +36,10 @@ class Space:
 
 @dataclass(frozen=True)
 class Chunk:
-    """One window of a file in a vector store. Ranges end exclusively; pages count from 1, both ends included."""
+    """One window of a file in a vector store. Ranges end exclusively; pages count from 1, both ends included.
+
+    `language` is that of the whole file: a window that is told wrongly answers to words that all others leave out.
+    """
 
     vector_store_id: str
     file_id: str
