@@ -1,0 +1,51 @@
+"""Texts as sparse BM25 vectors: the weights of their words; the engines add the rarity of each word (IDF).
+
+Encoded here for every engine, so that an index means the same wherever it is kept, and no model hub is asked.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+from qdrant_edge import Bm25, Bm25Config, DisabledStemmer, StopwordsSet, TokenizerType
+
+from adlatus.backends.vectors.languages import NEUTRAL, UNSPACED, detect
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Weights by the hashes of words; empty where a text has no word that tells anything."""
+
+    indices: list[int]
+    values: list[float]
+
+
+def encode_document(text: str, language: str) -> Sparse:
+    """A chunk in its language, as `languages.detect` names it."""
+    vector = _encoder(language).embed_document(encodable(text))
+    return Sparse(vector.indices, vector.values)
+
+
+def encode_query(text: str, languages: Iterable[str]) -> Sparse:
+    """A query in all languages of what is searched, and in its own.
+
+    A stemmer cuts the same word in two languages in two ways, and only the way of the document finds it.
+    """
+    clean = encodable(text)
+    indices: set[int] = set()
+    for language in {detect(clean), *languages}:
+        indices.update(_encoder(language).embed_query(clean).indices)
+    return Sparse(sorted(indices), [1.0] * len(indices))
+
+
+def encodable(text: str) -> str:
+    """The text with its lone surrogates replaced, which no engine takes."""
+    return text.encode(errors="replace").decode()
+
+
+@cache
+def _encoder(language: str) -> Bm25:
+    if language not in (NEUTRAL, UNSPACED):
+        return Bm25(Bm25Config(language=language))
+    tokenizer = TokenizerType.Word if language == NEUTRAL else TokenizerType.Multilingual
+    return Bm25(Bm25Config(tokenizer=tokenizer, stopwords=StopwordsSet(), stemmer=DisabledStemmer()))
