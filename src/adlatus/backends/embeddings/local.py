@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -30,10 +31,7 @@ MODEL_FILE, TOKENIZER_FILE = "model.onnx", "tokenizer.json"
 PACKAGES = ("onnxruntime", "tokenizers")
 MAX_THREADS = 4
 
-BATCH = 16
-"""Windows that the model reads at a time: more are no faster, and a query waits for them."""
-
-_BEGIN, _END, _PADDING = 101, 102, 0
+_BEGIN, _END = 101, 102
 _CONTENT = MAX_TOKENS - 2
 """Tokens of a text that fit between the tokens that mark its beginning and end."""
 
@@ -85,20 +83,21 @@ class LocalModel:
         return windows.pooled()[0]
 
     async def windows(self, texts: Sequence[str]) -> Windows:
-        """The vectors of all windows, for whoever compares with each of them. Other tasks take turns batch by batch."""
+        """The vectors of all windows, for whoever compares with each of them. Other tasks take their turns between.
+
+        Window by window: several at once would be slower, because of their padding.
+        """
         loop = asyncio.get_running_loop()
         tokens = [await loop.run_in_executor(self._documents, self._tokens, text) for text in texts]
-        plan = _Plan(tokens)
-        for batch in plan.batches:
-            plan.vectors[batch] = await loop.run_in_executor(self._documents, self._run, plan.rows(batch))
-        return plan.windows()
+        cut = _cut_all(tokens)
+        vectors = [await loop.run_in_executor(self._documents, self._run, window) for _, window in cut]
+        return _windows(tokens, cut, vectors)
 
     def windows_now(self, texts: Sequence[str]) -> Windows:
         """The same in this thread, which it blocks."""
-        plan = _Plan([self._tokens(text) for text in texts])
-        for batch in plan.batches:
-            plan.vectors[batch] = self._run(plan.rows(batch))
-        return plan.windows()
+        tokens = [self._tokens(text) for text in texts]
+        cut = _cut_all(tokens)
+        return _windows(tokens, cut, [self._run(window) for _, window in cut])
 
     async def count(self, texts: Sequence[str]) -> list[int]:
         """How many of the model's tokens the texts have."""
@@ -115,16 +114,10 @@ class LocalModel:
         ids: list[int] = tokenizer.encode(clean(text), add_special_tokens=False).ids
         return ids
 
-    def _run(self, rows: Sequence[Sequence[int]]) -> Vectors:
+    def _run(self, window: Sequence[int]) -> Vector:
         session, _ = self._model()
-        longest = max(map(len, rows))
-        ids = np.full((len(rows), longest), _PADDING, np.int32)
-        mask = np.zeros_like(ids)
-        for place, row in enumerate(rows):
-            ids[place, : len(row)] = row
-            mask[place, : len(row)] = 1
-        [vectors] = session.run(None, {"input_ids": ids, "attention_mask": mask})
-        return np.asarray(vectors, np.float32)
+        [[vector]] = session.run(None, {"input_ids": np.array([[_BEGIN, *window, _END]], np.int32)})
+        return np.asarray(vector, np.float32)
 
     def _model(self) -> tuple[Any, Any]:
         with self._loading:
@@ -133,30 +126,23 @@ class LocalModel:
             return self._loaded
 
 
-class _Plan:
-    """Windows of several texts in batches of about the same length, and the place for their vectors."""
-
-    def __init__(self, texts: Sequence[Sequence[int]]) -> None:
-        cut = [(owner, window) for owner, tokens in enumerate(texts) for window in _cut(tokens)]
-        self._tokens = tuple(map(len, texts))
-        self._owners = np.array([owner for owner, _ in cut], np.intp)
-        self._windows = [window for _, window in cut]
-        self.vectors = np.zeros((len(cut), DIMENSIONS), np.float32)
-        by_length = sorted(range(len(cut)), key=lambda place: len(self._windows[place]))
-        self.batches = [by_length[start : start + BATCH] for start in range(0, len(cut), BATCH)]
-
-    def rows(self, batch: Sequence[int]) -> list[list[int]]:
-        return [[_BEGIN, *self._windows[place], _END] for place in batch]
-
-    def windows(self) -> Windows:
-        return Windows(self.vectors, self._owners, self._tokens)
+def _cut_all(texts: Sequence[Sequence[int]]) -> list[tuple[int, Sequence[int]]]:
+    return [(owner, window) for owner, tokens in enumerate(texts) for window in _cut(tokens)]
 
 
 def _cut(tokens: Sequence[int]) -> list[Sequence[int]]:
     """As few windows as possible, all about as long: each has the same weight in the mean."""
     count = max(1, -(-len(tokens) // _CONTENT))
     edges = [len(tokens) * number // count for number in range(count + 1)]
-    return [tokens[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [tokens[start:end] for start, end in pairwise(edges)]
+
+
+def _windows(
+    texts: Sequence[Sequence[int]], cut: Sequence[tuple[int, Sequence[int]]], vectors: Sequence[Vector]
+) -> Windows:
+    owners = np.array([owner for owner, _ in cut], np.intp)
+    stacked = np.array(vectors, np.float32).reshape(len(cut), DIMENSIONS)
+    return Windows(stacked, owners, tuple(map(len, texts)))
 
 
 def _load(folder: Path) -> tuple[Any, Any]:

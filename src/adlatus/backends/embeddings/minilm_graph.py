@@ -35,14 +35,15 @@ def read_safetensors(content: bytes) -> Weights:
 
 
 def build(weights: Weights) -> bytes:
-    """The ONNX file: ids and mask of tokens in, one vector of length 1 per row out.
+    """The ONNX file: the ids of one text's tokens in, its vector of length 1 out, the mean of all its tokens.
 
-    A row's vector has the direction of the mean of the tokens that its mask has.
+    There is no padding: steps of activations are as large as the largest value needs, so texts that are computed
+    together would change one another's vectors.
     """
     graph = Graph(
         "minilm",
-        inputs={"input_ids": ("int32", ["batch", "length"]), "attention_mask": ("int32", ["batch", "length"])},
-        outputs={"embedding": ("float32", ["batch", DIMENSIONS])},
+        inputs={"input_ids": ("int32", [1, "length"])},
+        outputs={"embedding": ("float32", [1, DIMENSIONS])},
     )
     hidden = _embedded(graph, weights)
     for layer in range(LAYERS):
@@ -83,7 +84,8 @@ def _attention(graph: Graph, weights: Weights, prefix: str, hidden: str) -> str:
     steps, step, zero_point = (prefix + name for name in ("steps", "step", "zero_point"))
     graph.add("DynamicQuantizeLinear", [hidden], [steps, step, zero_point])
     weight, weight_scales = graph.constant(prefix + "weight", stored), graph.constant(prefix + "scales", scales)
-    inputs = [steps, weight, graph.constant(prefix + "bias", bias), step, weight_scales, "attention_mask", zero_point]
+    no_mask = ""
+    inputs = [steps, weight, graph.constant(prefix + "bias", bias), step, weight_scales, no_mask, zero_point]
     return graph.add("Microsoft.QAttention", inputs, num_heads=HEADS)
 
 
@@ -102,11 +104,8 @@ def _added(graph: Graph, weights: Weights, prefix: str, linear: str, hidden: str
 
 
 def _pool(graph: Graph, hidden: str) -> None:
-    """The sum of the tokens, brought to length 1: the same as their mean is."""
-    last, middle = (graph.constant(f"axis_{axis}", np.array([axis], np.int64)) for axis in (-1, 1))
-    counted = graph.add("Unsqueeze", [graph.add("Cast", ["attention_mask"], to=TensorType.FLOAT32), last])
-    total = graph.add("ReduceSum", [graph.add("Mul", [hidden, counted]), middle], keepdims=0)
-    graph.add("LpNormalization", [total], ["embedding"], axis=-1, p=2)
+    mean = graph.add("ReduceMean", [hidden], axes=[1], keepdims=0)
+    graph.add("LpNormalization", [mean], ["embedding"], axis=-1, p=2)
 
 
 def _constants(graph: Graph, weights: Weights, prefix: str, *names: str) -> list[str]:
