@@ -212,7 +212,9 @@ def database(loop: Loop, database_url: str) -> Iterator[Database]:
 @contextmanager
 def serving(loop: Loop, settings: Settings, *, executor: bool = True) -> Iterator[Server]:
     """A server with these settings on a free port, in the loop, until the block is left."""
-    with loop.stack() as stack:
+    with loop.stack() as stack, tempfile.TemporaryDirectory(prefix="adlatus-tests-") as folder:
+        if "data_dir" not in settings.model_fields_set:
+            settings = settings.model_copy(update={"data_dir": Path(folder)})
         resources = loop.run(stack.enter_async_context(open_resources(settings, Metrics())))
         app = create_app(settings, resources=resources, executor=executor)
         listener = socket.create_server(("127.0.0.1", 0))

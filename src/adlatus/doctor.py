@@ -1,6 +1,7 @@
 """`adlatus doctor`: checks every component as `serve` would use it and prints a table with advice."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import asyncpg
@@ -13,9 +14,11 @@ from adlatus.backends.routing import Endpoint
 from adlatus.backends.upstreams import open_clients
 from adlatus.errors import StartupError
 from adlatus.rehearsal.script import load
-from adlatus.resources import open_routing
+from adlatus.resources import EMBEDDINGS_ADVICE, open_local_model, open_routing, pick_embedder
 from adlatus.settings import Settings
 from adlatus.store import migrate
+
+EMBEDDING_S = 20
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,13 @@ class Finding:
 
 async def examine(settings: Settings) -> int:
     """Print a table of findings; 1 if a configured component is down, else 0."""
-    findings = [await _database(settings), *await _models(settings), await _keys(settings), await _server(settings)]
+    findings = [
+        await _database(settings),
+        *await _models(settings),
+        await _embeddings(settings),
+        await _keys(settings),
+        await _server(settings),
+    ]
     marks = {True: "ok", False: "FAILS", None: "-"}
     width = max(len(finding.component) for finding in findings)
     for finding in findings:
@@ -70,6 +79,26 @@ async def _models(settings: Settings) -> list[Finding]:
             return [await _endpoint(Llm(clients, routing), endpoint) for endpoint in routing.endpoints]
     except StartupError as error:
         return [Finding("model", False, str(error))]
+
+
+async def _embeddings(settings: Settings) -> Finding:
+    """Whether a text becomes a vector, by the model that files would be indexed with."""
+    async with AsyncExitStack() as stack:
+        try:
+            routing, _ = await stack.enter_async_context(open_routing(settings))
+            clients = await stack.enter_async_context(open_clients(routing.endpoints))
+            embedder = pick_embedder(settings, routing, clients, open_local_model(stack, settings))
+            if embedder is None:
+                return Finding("embeddings", None, "none: degraded, files are found by words only", EMBEDDINGS_ADVICE)
+            async with asyncio.timeout(EMBEDDING_S):
+                vector = await embedder.embed_query("Is anybody there?")
+        except StartupError as error:
+            return Finding("embeddings", False, str(error))
+        except ModelError as error:
+            return Finding("embeddings", False, error.message)
+        except TimeoutError:
+            return Finding("embeddings", False, f"no answer within {EMBEDDING_S} seconds")
+    return Finding("embeddings", True, f"{embedder.name}, {len(vector)} dimensions")
 
 
 def _rehearsal(settings: Settings) -> Finding:

@@ -9,7 +9,7 @@ import gzip
 import hashlib
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.util import find_spec
@@ -114,6 +114,15 @@ def estimate(text: str) -> int:
     """
     # Piece by piece, or a regular expression would keep all other threads waiting to its end
     return sum(len(_ESTIMATED_TOKEN.findall(_utf8(piece))) for piece in _pieces(text))
+
+
+def text_of(tokens: Sequence[int]) -> str | None:
+    """The text of tokens of cl100k; None where they are none, or its ranks are not here. Blocks as `is_exact` does."""
+    encoding = _encoding("cl100k_base")
+    try:
+        return encoding.decode(tokens) if encoding else None
+    except (KeyError, OverflowError):
+        return None
 
 
 def _utf8(text: str) -> bytes:

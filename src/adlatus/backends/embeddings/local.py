@@ -80,15 +80,24 @@ class LocalModel:
         """See `Embedder`."""
         loop = asyncio.get_running_loop()
         windows = await loop.run_in_executor(self._queries, self.windows_now, [text])
-        return windows.pooled()[0]
+        [vector] = windows.pooled()
+        return np.asarray(vector)
 
     async def windows(self, texts: Sequence[str]) -> Windows:
         """The vectors of all windows, for whoever compares with each of them. Other tasks take their turns between.
 
         Window by window: several at once would be slower, because of their padding.
         """
+        return await self.windows_of(await self.tokens(texts))
+
+    async def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """The texts as the model's tokens, for `windows_of`."""
         loop = asyncio.get_running_loop()
-        tokens = [await loop.run_in_executor(self._documents, self._tokens, text) for text in texts]
+        return [await loop.run_in_executor(self._documents, self._tokens, text) for text in texts]
+
+    async def windows_of(self, tokens: Sequence[Sequence[int]]) -> Windows:
+        """`windows` of texts that are tokens already."""
+        loop = asyncio.get_running_loop()
         cut = _cut_all(tokens)
         vectors = [await loop.run_in_executor(self._documents, self._run, window) for _, window in cut]
         return _windows(tokens, cut, vectors)
@@ -98,11 +107,6 @@ class LocalModel:
         tokens = [self._tokens(text) for text in texts]
         cut = _cut_all(tokens)
         return _windows(tokens, cut, [self._run(window) for _, window in cut])
-
-    async def count(self, texts: Sequence[str]) -> list[int]:
-        """How many of the model's tokens the texts have."""
-        loop = asyncio.get_running_loop()
-        return [len(await loop.run_in_executor(self._documents, self._tokens, text)) for text in texts]
 
     def close(self) -> None:
         """Forget what waits, and end the threads after what they are doing."""
@@ -158,7 +162,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
         tokenizer = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER_FILE))
         tokenizer.no_truncation()
         tokenizer.no_padding()
-    except Exception as error:  # noqa: BLE001 - both packages raise `Exception` itself
+    except Exception as error:
         log.warning("local embedding model unusable", folder=str(folder), error=str(error))
         raise ModelError(
             "The local embedding model cannot be loaded: remove its folder and run `adlatus models fetch` again.",

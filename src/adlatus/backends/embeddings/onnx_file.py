@@ -50,9 +50,7 @@ class Graph:
             self._constants[name] = _tensor(name, value)
         return name
 
-    def add(
-        self, operator: str, inputs: Sequence[str], outputs: Sequence[str] = (), **attributes: Attribute
-    ) -> str:
+    def add(self, operator: str, inputs: Sequence[str], outputs: Sequence[str] = (), **attributes: Attribute) -> str:
         """A node; gives the name of its first output. `Microsoft.X` is operator X of onnxruntime itself."""
         domain, _, kind = operator.rpartition(".")
         names = outputs or [f"{kind}_{len(self._nodes)}"]
