@@ -167,12 +167,12 @@ def read(content: bytes, texts: int) -> Vectors:
     vectors = [_vector(entry.get("embedding")) for _, entry in sorted(zip(places, entries, strict=True), key=_place)]
     if len({len(vector) for vector in vectors}) > 1:
         raise ValueError("vectors of different lengths")
-    stacked = np.array(vectors)
+    stacked = np.array(vectors, np.float64)
     if not 1 <= stacked.shape[1] <= MOST_DIMENSIONS:
         raise ValueError(f"vectors of {stacked.shape[1]} dimensions")
     if not np.isfinite(stacked).all() or not stacked.any(axis=1).all() or np.abs(stacked).max() > 1e18:
         raise ValueError("vectors that are zero or not finite")
-    return unit(stacked)
+    return unit(stacked.astype(np.float32))
 
 
 def _place(entry: tuple[int, Json]) -> int:
