@@ -121,7 +121,7 @@ def test_a_script_keeps_the_rehearsals_vectors(
     loop: Loop, database_url: str, fetched_data_dir: Path, tmp_path: Path
 ) -> None:
     script = tmp_path / "script.yaml"
-    script.write_text("exchanges:\n  - answer: Hello\n", "utf-8")
+    script.write_text("exchanges:\n  - expect: {user: Hello}\n    answer: {text: Hello}\n", "utf-8")
     settings = Settings(database_url=database_url, data_dir=fetched_data_dir, rehearsal_script=script)
     with serving(loop, settings) as server:
         vectors = [
