@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adlatus.backends.embeddings import Vectors
+from adlatus.backends.embeddings import Vectors, unit
 from adlatus.backends.embeddings.endpoint import AT_A_TIME, BATCH, EndpointEmbedder, read
 from adlatus.backends.embeddings.local import DIMENSIONS, MAX_TOKENS, LocalModel
 from adlatus.backends.refusals import ModelError
@@ -185,7 +185,7 @@ def embedded(endpoint: Endpoint, texts: list[str], *, dimensions: int | None = N
 
 def expected(texts: list[str]) -> Vectors:
     vectors = np.array([vector_of(text) for text in texts], np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit(vectors)
 
 
 def test_many_texts_go_in_batches_a_few_at_a_time_and_come_back_in_order() -> None:
