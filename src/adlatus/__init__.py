@@ -2,14 +2,14 @@
 
 A map, from the outside in; imports point down only:
 
-- `cli`        the command: serve, worker, migrate, doctor, rehearse
+- `cli`        the command: serve, worker, migrate, doctor, models, rehearse
 - `app`        the HTTP application: opens resources and the worker, mounts `api`
 - `api`        HTTP, one file per noun
 - `worker`     claims runs and keeps their leases alive
 - `runs`       what a run does: lifecycle, commands, loop, journal
 - `resources`  opens everything outside the process; the only place that picks a backend
-- `backends`   the outside: model endpoints and the names that lead to them, relays, linked images, embedded
-                PostgreSQL, wake-ups
+- `backends`   the outside: model endpoints and the names that lead to them, relays, linked images,
+                embeddings, embedded PostgreSQL, wake-ups
 - `store`      the database: tables, statements, paging, leases, the event log
 - `rehearsal`  the scripted model server
 - `wire`       the contract: what JSON comes in and goes out

@@ -86,14 +86,14 @@ async def _embeddings(settings: Settings) -> Finding:
     async with AsyncExitStack() as stack:
         try:
             routing, _ = await stack.enter_async_context(open_routing(settings))
-            clients = await stack.enter_async_context(open_clients(routing.endpoints))
+            clients = await stack.enter_async_context(open_clients(routing.addressed))
             embedder = pick_embedder(settings, routing, clients, open_local_model(stack, settings))
             if embedder is None:
                 return Finding("embeddings", None, "none: degraded, files are found by words only", EMBEDDINGS_ADVICE)
             async with asyncio.timeout(EMBEDDING_S):
                 vector = await embedder.embed_query("Is anybody there?")
         except StartupError as error:
-            return Finding("embeddings", False, str(error))
+            return Finding("embeddings", False, str(error))  # where it is of the models, it is said twice
         except ModelError as error:
             return Finding("embeddings", False, error.message)
         except TimeoutError:

@@ -100,7 +100,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         await _in_background(stack, events)
         wakeup = await stack.enter_async_context(listen(dsn, leases.WAKE_CHANNEL))
         routing, model_report = await stack.enter_async_context(open_routing(settings))
-        clients = await stack.enter_async_context(open_clients(routing.endpoints))
+        clients = await stack.enter_async_context(open_clients(routing.addressed))
         images = await stack.enter_async_context(open_images())
         local_model = open_local_model(stack, settings)
         embedder = pick_embedder(settings, routing, clients, local_model)

@@ -416,6 +416,7 @@ def test_doctor_looks_at_everything_and_stops_nothing(folder: Path) -> None:
     code, log = run("doctor", "--data-dir", str(folder), port="1")
     assert code == 0, log
     assert "embedded, not running" in log
+    assert "none: degraded, files are found by words only" in log
     with serve(folder) as server:
         port = str(httpx.URL(server.url).port)
         code, log = run("doctor", "--data-dir", str(folder), port=port)
@@ -432,8 +433,10 @@ def test_doctor_looks_at_everything_and_stops_nothing(folder: Path) -> None:
         ({"model_base_url": "http://127.0.0.1:1/v1"}, "could not be reached"),
         ({"model_base_url": "ftp://x"}, "model"),
         ({"database_url": "postgresql://nobody@127.0.0.1:1/none"}, "cannot connect"),
+        ({"embedding_base_url": "http://127.0.0.1:1/v1", "embedding_model": "m"}, "and ADLATUS_EMBEDDING_BASE_URL."),
+        ({"embedding_base_url": "http://127.0.0.1:1/v1"}, "ADLATUS_EMBEDDING_BASE_URL needs ADLATUS_EMBEDDING_MODEL"),
     ],
-    ids=["no model there", "no address", "no database there"],
+    ids=["no model there", "no address", "no database there", "no embeddings there", "no name of a model"],
 )
 def test_doctor_fails_where_a_configured_component_is_down(
     folder: Path, settings: dict[str, str], expected: str

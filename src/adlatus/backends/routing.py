@@ -101,7 +101,7 @@ class Routing:
         """`embeddings` is looked at before the default, and only for what is to be embedded."""
         self._exact = {route.pattern: route for route in routes if "*" not in route.pattern}
         self._patterns = [(_regex(route.pattern), route) for route in routes if "*" in route.pattern]
-        self._routes = [*routes, *([default] if default else []), *embeddings]
+        self._routes = [*routes, *([default] if default else [])]
         self._embeddings = [(_regex(route.pattern), route) for route in embeddings]
         self._default = default
         self._default_elsewhere = default_elsewhere or default
@@ -119,8 +119,14 @@ class Routing:
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Every endpoint on the network that some name leads to."""
-        return tuple(dict.fromkeys(route.endpoint for route in self._routes if route.endpoint is not LOCAL))
+        """Every endpoint that a name of the table leads to, or every other name."""
+        return tuple(dict.fromkeys(route.endpoint for route in self._routes))
+
+    @property
+    def addressed(self) -> tuple[Endpoint, ...]:
+        """The same, and the endpoints for embeddings alone, of which some have no list of their models."""
+        more = (route.endpoint for _, route in self._embeddings if route.endpoint is not LOCAL)
+        return tuple(dict.fromkeys((*self.endpoints, *more)))
 
     def resolve(self, model: str, *, generates: bool = True) -> Route | None:
         """The route of a name, with the upstream's name filled in; None where the name leads nowhere.
@@ -141,7 +147,7 @@ class Routing:
 
     def passing(self, name: str, endpoint: Endpoint) -> Route | None:
         """The route by which a name of an endpoint leads to that very model, for text or for something else."""
-        routes = (self.resolve(name), self.resolve(name, generates=False), self.resolve_embedding(name))
+        routes = (self.resolve(name, generates=generates) for generates in (True, False))
         return next((route for route in routes if route and (route.endpoint, route.model) == (endpoint, name)), None)
 
     def _meant(self, model: str, generates: bool) -> Route | None:
