@@ -281,6 +281,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "words": ({"data": [entry(["a", "b"])]}, "neither numbers nor base64"),
     "nested": ({"data": [entry([[1.0]])]}, "neither numbers nor base64"),
     "zero": ({"data": [entry([0.0, 0.0])]}, "zero or not finite"),
+    "next to zero": ({"data": [entry([1e-300, 0.0])]}, "zero or not finite"),
     "huge": ({"data": [entry([1e300, 0.0])]}, "zero or not finite"),
     "larger than any float": (b'{"data": [{"index": 0, "embedding": [1' + b"0" * 400 + b", 1]}]}", ""),
     "no base64": ({"data": [entry("§§§")]}, "cannot be read"),
