@@ -5,7 +5,7 @@ PYTHON ?= python3
 SETUP_LOG := $(VENV)/setup.log
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev run check test nightly mutations conformance fmt lint types imports migrate revision bench \
+.PHONY: help setup models dev run check test nightly mutations conformance fmt lint types imports migrate revision bench \
 	requirements clean
 
 help: ## list the targets
@@ -13,7 +13,10 @@ help: ## list the targets
 
 setup: $(VENV)/.run-ready ## create the virtual environment and install what `make run` needs
 
-run: setup ## set everything up and serve on http://127.0.0.1:8000
+models: setup ## fetch the local embedding model, unless it is there
+	@$(BIN)/adlatus models fetch || echo "Going on without it: texts are found by their words only." >&2
+
+run: setup models ## set everything up and serve on http://127.0.0.1:8000
 	@exec $(BIN)/adlatus serve
 
 dev: $(VENV)/.dev-ready ## also install what development needs
@@ -21,7 +24,7 @@ dev: $(VENV)/.dev-ready ## also install what development needs
 check: dev lint types imports ## before each commit: format, lint, types, imports, fast tests
 	@$(BIN)/pytest -q -m "not slow and not nightly" --ignore tests/faults
 
-test: dev lint types imports ## everything but the nightly variants
+test: dev models lint types imports ## everything but the nightly variants
 	@$(BIN)/pytest -m "not nightly"
 
 nightly: dev ## the long variants too

@@ -24,6 +24,8 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from openai import OpenAI
 
 from adlatus.app import create_app
+from adlatus.backends.embeddings import fetch, local
+from adlatus.backends.embeddings.local import LocalModel
 from adlatus.backends.postgres import embedded_postgres
 from adlatus.resources import Resources, open_resources
 from adlatus.settings import Settings
@@ -32,6 +34,10 @@ from adlatus.store.db import Database, open_database
 from adlatus.telemetry import Metrics, configure_logging
 from tests.witness import WITNESS
 
+MACHINE_DATA_DIR = Settings().data_dir
+"""Where `adlatus models fetch` has put the local model, if it ran; tests have data folders of their own."""
+
+os.environ.pop("ADLATUS_DATA_DIR", None)
 configure_logging("json", "warning")  # the servers of this process log what matters, to stderr
 
 Result = TypeVar("Result")
@@ -279,3 +285,23 @@ def http(server: Server, api_key: str) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {api_key}", **BETA}
     with httpx.Client(base_url=server.base_url, headers=headers, timeout=30, verify=False) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def fetched_data_dir() -> Path:
+    """The data folder of this machine, which has the local embedding model; only to be read."""
+    if not local.installed():
+        missing("embeddings", "onnxruntime or tokenizers is not installed (adlatus[local])")
+    if fetch.find(MACHINE_DATA_DIR) is None:
+        missing("embeddings", f"there is no local model in {MACHINE_DATA_DIR}: run `adlatus models fetch`")
+    return MACHINE_DATA_DIR
+
+
+@pytest.fixture(scope="session")
+def local_model(fetched_data_dir: Path) -> Iterator[LocalModel]:
+    """The local embedding model, loaded once."""
+    folder = fetch.find(fetched_data_dir)
+    assert folder
+    model = LocalModel(folder)
+    yield model
+    model.close()

@@ -2,7 +2,7 @@
 
 A map, from the outside in; imports point down only:
 
-- `cli`        the command: serve, worker, migrate, doctor, rehearse
+- `cli`        the command: serve, worker, migrate, doctor, models, rehearse
 - `app`        the HTTP application: opens resources and the worker, mounts `api`
 - `api`        HTTP, one file per noun
 - `worker`     claims runs and keeps their leases alive
@@ -10,7 +10,7 @@ A map, from the outside in; imports point down only:
 - `files`      files and uploads: rows and bytes together
 - `resources`  opens everything outside the process; the only place that picks a backend
 - `backends`   the outside: model endpoints and the names that lead to them, relays, linked images, file storage,
-                embedded PostgreSQL, wake-ups
+                embeddings, vectors, embedded PostgreSQL, wake-ups
 - `store`      the database: tables, statements, paging, leases, the event log
 - `rehearsal`  the scripted model server
 - `wire`       the contract: what JSON comes in and goes out

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from adlatus import __version__, doctor
 from adlatus.app import create_app, housekeeping, running_worker
+from adlatus.backends.embeddings import fetch
 from adlatus.backends.postgres import embedded_postgres
 from adlatus.errors import StartupError
 from adlatus.rehearsal import server as rehearsal
@@ -71,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
 
     examine = commands.add_parser("doctor", parents=[data_dir], help="check every component and give advice")
     examine.set_defaults(run=_doctor)
+
+    models = commands.add_parser("models", help="the local embedding model")
+    actions = models.add_subparsers(required=True, metavar="ACTION")
+    fetching = actions.add_parser("fetch", parents=[data_dir], help="fetch and build it, unless it is there")
+    fetching.set_defaults(run=_fetch_models)
 
     rehearse = commands.add_parser("rehearse", help="serve the scripted rehearsal model alone")
     rehearse.add_argument("--host", help="address to listen on (127.0.0.1)")
@@ -183,6 +189,11 @@ async def _migrate_database(settings: Settings) -> None:
 
 def _doctor(_arguments: argparse.Namespace, settings: Settings) -> int:
     return asyncio.run(doctor.examine(settings))
+
+
+def _fetch_models(_arguments: argparse.Namespace, settings: Settings) -> int:
+    print(f"The local embedding model is in {fetch.fetch(settings.data_dir)}.")
+    return 0
 
 
 def _rehearse(arguments: argparse.Namespace, settings: Settings) -> int:

@@ -1,6 +1,7 @@
 """`adlatus doctor`: checks every component as `serve` would use it and prints a table with advice."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import asyncpg
@@ -14,9 +15,11 @@ from adlatus.backends.routing import Endpoint
 from adlatus.backends.upstreams import open_clients
 from adlatus.errors import StartupError, Unavailable
 from adlatus.rehearsal.script import load
-from adlatus.resources import open_routing
+from adlatus.resources import EMBEDDINGS_ADVICE, open_local_model, open_routing, pick_embedder
 from adlatus.settings import Settings
 from adlatus.store import migrate
+
+EMBEDDING_S = 20
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ async def examine(settings: Settings) -> int:
         await _database(settings),
         await _storage(settings),
         *await _models(settings),
+        await _embeddings(settings),
         await _keys(settings),
         await _server(settings),
     ]
@@ -93,6 +97,26 @@ async def _models(settings: Settings) -> list[Finding]:
             return [await _endpoint(Llm(clients, routing), endpoint) for endpoint in routing.endpoints]
     except StartupError as error:
         return [Finding("model", False, str(error))]
+
+
+async def _embeddings(settings: Settings) -> Finding:
+    """Whether a text becomes a vector, by the model that files would be indexed with."""
+    async with AsyncExitStack() as stack:
+        try:
+            routing, _ = await stack.enter_async_context(open_routing(settings))
+            clients = await stack.enter_async_context(open_clients(routing.addressed))
+            embedder = pick_embedder(settings, routing, clients, open_local_model(stack, settings))
+            if embedder is None:
+                return Finding("embeddings", None, "none: degraded, files are found by words only", EMBEDDINGS_ADVICE)
+            async with asyncio.timeout(EMBEDDING_S):
+                vector = await embedder.embed_query("Is anybody there?")
+        except StartupError as error:
+            return Finding("embeddings", False, str(error))  # where it is of the models, it is said twice
+        except ModelError as error:
+            return Finding("embeddings", False, error.message)
+        except TimeoutError:
+            return Finding("embeddings", False, f"no answer within {EMBEDDING_S} seconds")
+    return Finding("embeddings", True, f"{embedder.name}, {len(vector)} dimensions")
 
 
 def _rehearsal(settings: Settings) -> Finding:

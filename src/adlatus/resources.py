@@ -13,19 +13,24 @@ from hashlib import sha256
 import asyncpg
 import httpx
 import structlog
+from pydantic import SecretStr
 from sqlalchemy.dialects.postgresql import insert
 
 from adlatus.backends import models_file
 from adlatus.backends.blobs import Blobs, open_blobs, why
+from adlatus.backends.embeddings import Embedder, fetch, local
+from adlatus.backends.embeddings.endpoint import EndpointEmbedder
+from adlatus.backends.embeddings.local import LocalModel
 from adlatus.backends.images import Images, open_images
 from adlatus.backends.llm import Llm
 from adlatus.backends.postgres import embedded_postgres
 from adlatus.backends.relay import Relay
-from adlatus.backends.routing import Endpoint, Route, Routing
-from adlatus.backends.upstreams import open_clients
+from adlatus.backends.routing import LOCAL, Endpoint, Route, Routing
+from adlatus.backends.upstreams import Clients, open_clients
 from adlatus.backends.wakeup import Wakeup, listen
 from adlatus.errors import StartupError, Unavailable
 from adlatus.rehearsal import server as rehearsal
+from adlatus.rehearsal.embeddings import MODEL as REHEARSAL_EMBEDDING
 from adlatus.settings import DEFAULT_PROJECT, Settings
 from adlatus.store import leases, migrate
 from adlatus.store.db import Database, open_database, plain_dsn
@@ -46,6 +51,12 @@ _SET_BY = {
 }
 """The settings of the endpoint that is not in a routing table."""
 
+_EMBEDDING_SET_BY = {
+    "base_url": "ADLATUS_EMBEDDING_BASE_URL",
+    "api_key": "ADLATUS_EMBEDDING_API_KEY",
+    "model": "ADLATUS_EMBEDDING_MODEL",
+}
+
 _NO_DATABASE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, ValueError)
 
 
@@ -53,6 +64,8 @@ _NO_DATABASE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutE
 class Resources:
     """What is open.
 
+    `embedder` is None where there is none: then files are found by their words only. `local_model` is there if it was
+    fetched, whatever files are indexed with.
     `project_by_key` is by the key's SHA-256, and empty where no key is wanted. `report` says for people what was
     picked, and how to pick something else.
     """
@@ -65,6 +78,8 @@ class Resources:
     relay: Relay
     images: Images
     blobs: Blobs
+    embedder: Embedder | None
+    local_model: LocalModel | None
     metrics: Metrics
     project_by_key: Mapping[bytes, str]
     report: tuple[tuple[str, str, str], ...]
@@ -87,14 +102,20 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         await _in_background(stack, events)
         wakeup = await stack.enter_async_context(listen(dsn, leases.WAKE_CHANNEL))
         routing, model_report = await stack.enter_async_context(open_routing(settings))
-        clients = await stack.enter_async_context(open_clients(routing.endpoints))
+        clients = await stack.enter_async_context(open_clients(routing.addressed))
         images = await stack.enter_async_context(open_images())
         blobs = await _open_blobs(settings)
+        local_model = open_local_model(stack, settings)
+        embedder = pick_embedder(settings, routing, clients, local_model)
+        metrics.embeddings_available.set(embedder is not None)
+        if embedder is None:
+            log.warning("no embedding model: files are found by their words only", advice=EMBEDDINGS_ADVICE)
         report = (
             ("data folder", str(settings.data_dir), "--data-dir or ADLATUS_DATA_DIR"),
             ("database", database_report, "ADLATUS_DATABASE_URL"),
             ("models", model_report, "ADLATUS_MODEL_BASE_URL, ADLATUS_MODEL, ADLATUS_MODELS_FILE"),
             ("storage", blobs.shown, "ADLATUS_STORAGE_URL"),
+            ("embeddings", _embeddings_report(embedder), _EMBEDDING_SETTINGS),
             ("tools", "stored, not run yet: code_interpreter, file_search, functions", ""),
             ("keys", _keys_report(settings), "ADLATUS_API_KEYS"),
         )
@@ -107,6 +128,8 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             Relay(clients, routing),
             images,
             blobs,
+            embedder,
+            local_model,
             metrics,
             _project_by_key(settings),
             report,
@@ -193,7 +216,8 @@ async def open_routing(settings: Settings) -> AsyncIterator[tuple[Routing, str]]
         routes = _routes(settings, table, stand_in) if table else []
         default = configured or (None if table else stand_in)
         unrouted = Route("*", default, settings.model or "*") if default else None
-        routing = Routing(routes, unrouted, Route("*", default) if default else None)
+        embeddings = list(_embedding_routes(settings, configured, None if table else stand_in))
+        routing = Routing(routes, unrouted, Route("*", default) if default else None, embeddings)
         yield routing, "; ".join(_routing_report(settings, routes, configured, stand_in))
 
 
@@ -204,19 +228,75 @@ def _routes(settings: Settings, table: models_file.ModelsFile, stand_in: Endpoin
 
 def _configured(settings: Settings) -> Endpoint | None:
     """The endpoint of ADLATUS_MODEL_BASE_URL."""
-    if settings.model_base_url is None:
+    return _endpoint(settings, settings.model_base_url, settings.model_api_key, _SET_BY)
+
+
+def _endpoint(
+    settings: Settings, base_url: str | None, api_key: SecretStr | None, set_by: Mapping[str, str]
+) -> Endpoint | None:
+    if base_url is None:
         return None
-    url = models_file.checked_url(settings.model_base_url, "ADLATUS_MODEL_BASE_URL")
-    headers = models_file.key_headers(settings.model_api_key.get_secret_value() if settings.model_api_key else None)
+    url = models_file.checked_url(base_url, set_by["base_url"])
+    headers = models_file.key_headers(api_key.get_secret_value() if api_key else None)
     if models_file.unfit_header(headers):
-        raise StartupError(f"ADLATUS_MODEL_API_KEY: the key {models_file.NO_HEADER}.")
+        raise StartupError(f"{set_by['api_key']}: the key {models_file.NO_HEADER}.")
     return Endpoint(
         str(url.netloc, "ascii"),
-        settings.model_base_url,
+        base_url,
         headers=headers,
         timeout_s=settings.model_timeout_s,
         image_urls=models_file.of_images(settings.image_urls, url),
-        set_by=_SET_BY,
+        set_by=set_by,
+    )
+
+
+def _embedding_routes(settings: Settings, configured: Endpoint | None, stand_in: Endpoint | None) -> Iterator[Route]:
+    """Where names of embedding models lead that are not in the table.
+
+    The local model answers under its own name, and where the rehearsal model would stand in, to every name but that
+    of the rehearsal's embeddings. A script is for tests, which want what they always get.
+    """
+    endpoint = _endpoint(settings, settings.embedding_base_url, settings.embedding_api_key, _EMBEDDING_SET_BY)
+    if endpoint:
+        yield Route("*", endpoint, settings.embedding_model or "*", chat=False)
+    elif configured is None and local.installed() and fetch.find(settings.data_dir):
+        yield Route(local.NAME, LOCAL, local.NAME, chat=False)
+        if stand_in and settings.rehearsal_script is None:
+            yield Route(REHEARSAL_EMBEDDING, stand_in, REHEARSAL_EMBEDDING)
+            yield Route("*", LOCAL, local.NAME, chat=False)
+
+
+def open_local_model(stack: AsyncExitStack, settings: Settings) -> LocalModel | None:
+    """The local model if it was fetched. It is loaded when it is first used."""
+    folder = fetch.find(settings.data_dir) if local.installed() else None
+    if folder is None:
+        return None
+    model = LocalModel(folder)
+    stack.callback(model.close)
+    return model
+
+
+def pick_embedder(
+    settings: Settings, routing: Routing, clients: Clients, local_model: LocalModel | None
+) -> Embedder | None:
+    """What files are indexed with: the model of ADLATUS_EMBEDDING_MODEL, wherever its name leads, or the local one.
+
+    Raises `StartupError` with advice.
+    """
+    if settings.embedding_model is None:
+        if settings.embedding_base_url:
+            raise StartupError("ADLATUS_EMBEDDING_BASE_URL needs ADLATUS_EMBEDDING_MODEL: which model to ask for.")
+        return local_model
+    route = routing.resolve_embedding(settings.embedding_model)
+    if route is None:
+        raise StartupError(
+            f"ADLATUS_EMBEDDING_MODEL: the name '{settings.embedding_model}' leads nowhere. Set "
+            "ADLATUS_EMBEDDING_BASE_URL, or route the name in ADLATUS_MODELS_FILE."
+        )
+    if route.endpoint is LOCAL:
+        return local_model
+    return EndpointEmbedder(
+        clients, route, dimensions=settings.embedding_dimensions, max_tokens=settings.embedding_max_tokens
     )
 
 
@@ -234,6 +314,20 @@ def _routing_report(
         others = "other" if routes else "every"
         which = f"{others} name goes to {settings.model}" if settings.model else f"{others} name passes through"
         yield f"{default.shown}, {which}"
+
+
+EMBEDDINGS_ADVICE = "Run `adlatus models fetch`, or set ADLATUS_EMBEDDING_BASE_URL and ADLATUS_EMBEDDING_MODEL."
+_EMBEDDING_SETTINGS = "`adlatus models fetch`, or ADLATUS_EMBEDDING_BASE_URL and ADLATUS_EMBEDDING_MODEL"
+
+
+def _embeddings_report(embedder: Embedder | None) -> str:
+    match embedder:
+        case None:
+            return "none: degraded, files would be found by their words only"
+        case LocalModel():
+            return f"{embedder.name}, on this machine"
+        case _:
+            return f"{embedder.name}, by its endpoint"
 
 
 def _keys_report(settings: Settings) -> str:

@@ -82,6 +82,23 @@ class Settings(BaseSettings):
             description="Longest silence of a model endpoint, in seconds, before and between tokens",
         ),
     ] = 120
+    embedding_base_url: Annotated[
+        str | None,
+        Field(description="OpenAI-compatible endpoint for embeddings; unset: the local model (docs/retrieval.md)"),
+    ] = None
+    embedding_api_key: Annotated[SecretStr | None, Field(description="Key for the embedding endpoint")] = None
+    embedding_model: Annotated[
+        str | None,
+        Field(description="Embedding model that files are indexed with; needed for an endpoint of one's own"),
+    ] = None
+    embedding_dimensions: Annotated[
+        int | None,
+        Field(ge=1, le=65_536, description="Length of vectors to ask the endpoint for; unset: the model's own"),
+    ] = None
+    embedding_max_tokens: Annotated[
+        int,
+        Field(ge=16, description="Tokens that the endpoint's model reads at once; longer texts are embedded in parts"),
+    ] = 8191
     image_urls: Annotated[
         Literal["auto", "forward", "inline", "refuse"],
         Field(

@@ -40,6 +40,11 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.embeddings_available = Gauge(
+            "adlatus_embeddings_available",
+            "1 if files are found by what they mean, 0 if by their words only (degraded)",
+            registry=self.registry,
+        )
         self.tokens = Counter("adlatus_tokens", "Tokens used, as models report them", ["kind"], registry=self.registry)
 
     def render(self) -> bytes:

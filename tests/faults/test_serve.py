@@ -417,6 +417,7 @@ def test_doctor_looks_at_everything_and_stops_nothing(folder: Path) -> None:
     code, log = run("doctor", "--data-dir", str(folder), port="1")
     assert code == 0, log
     assert "embedded, not running" in log
+    assert "none: degraded, files are found by words only" in log
     with serve(folder) as server:
         port = str(httpx.URL(server.url).port)
         code, log = run("doctor", "--data-dir", str(folder), port=port)
@@ -435,8 +436,18 @@ def test_doctor_looks_at_everything_and_stops_nothing(folder: Path) -> None:
         ({"database_url": "postgresql://nobody@127.0.0.1:1/none"}, "cannot connect"),
         ({"storage_url": "file:///dev/null/folder"}, "cannot keep files in /dev/null/folder"),
         ({"storage_url": "ftp://x"}, "'ftp' is no kind of storage"),
+        ({"embedding_base_url": "http://127.0.0.1:1/v1", "embedding_model": "m"}, "and ADLATUS_EMBEDDING_BASE_URL."),
+        ({"embedding_base_url": "http://127.0.0.1:1/v1"}, "ADLATUS_EMBEDDING_BASE_URL needs ADLATUS_EMBEDDING_MODEL"),
     ],
-    ids=["no model there", "no address", "no database there", "no folder there", "no storage"],
+    ids=[
+        "no model there",
+        "no address",
+        "no database there",
+        "no folder there",
+        "no storage",
+        "no embeddings there",
+        "no name of a model",
+    ],
 )
 def test_doctor_fails_where_a_configured_component_is_down(
     folder: Path, settings: dict[str, str], expected: str

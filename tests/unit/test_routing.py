@@ -2,7 +2,7 @@
 
 import pytest
 
-from adlatus.backends.routing import Endpoint, Route, Routing
+from adlatus.backends.routing import LOCAL, Endpoint, Route, Routing
 from adlatus.errors import InvalidRequest
 
 OLLAMA = Endpoint("ollama", "http://localhost:11434/v1")
@@ -53,6 +53,22 @@ def test_one_model_stands_in_for_those_that_generate_text_only() -> None:
     routing = Routing([], Route("*", OLLAMA, "qwen3:32b"), Route("*", OLLAMA))
     assert meant(routing, "gpt-4o") == ("ollama", "qwen3:32b")
     assert meant(routing, "nomic-embed-text", generates=False) == ("ollama", "nomic-embed-text")
+
+
+def test_names_of_embedding_models_have_places_of_their_own_between_the_table_and_the_default() -> None:
+    embeddings = [Route("mini", LOCAL, "mini"), Route("*", OPENAI, "small")]
+    routing = Routing(TABLE, Route("*", OLLAMA), embeddings=embeddings)
+    names = ("text-embed", "mini", "anything", "a" * 600)
+    routes = [routing.resolve_embedding(name) for name in names]
+    assert [route and (route.endpoint.name, route.model) for route in routes] == [
+        ("ollama", "nomic-text:latest"),
+        ("local", "mini"),
+        ("openai", "small"),
+        None,
+    ]
+    assert meant(routing, "mini") == ("ollama", "mini")
+    assert routing.addressed == routing.endpoints == (OPENAI, OLLAMA)
+    assert [route.pattern for route in routing.aliases] == ["gpt-4o", "mini"]
 
 
 def test_each_endpoint_is_known_once() -> None:

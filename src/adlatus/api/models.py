@@ -10,7 +10,7 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from adlatus.api.deps import Opened, json_response, keyed_router
 from adlatus.backends.llm import Llm
 from adlatus.backends.refusals import ModelError
-from adlatus.backends.routing import LONGEST_NAME, Endpoint, Route
+from adlatus.backends.routing import LOCAL, LONGEST_NAME, Endpoint, Route
 from adlatus.errors import Forbidden, NotFound, Unavailable
 from adlatus.wire.common import Json
 from adlatus.wire.models import ListModelsResponse, Model
@@ -63,6 +63,9 @@ async def _model(llm: Llm, name: str) -> Model:
     Raises `NotFound`, or `Unavailable` where that endpoint has to tell whether it exists and does not answer.
     """
     route = llm.routing.resolve(name)
+    local = llm.routing.resolve_embedding(name)
+    if local and local.endpoint is LOCAL and local.model == name:
+        route = local
     if route:
         offered = await _listed(llm, route.endpoint)
         told = {} if isinstance(offered, ModelError) else offered

@@ -8,9 +8,10 @@ import structlog
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
+from adlatus.api import embeddings
 from adlatus.api.deps import Opened, keyed_router, read_json
 from adlatus.backends.relay import Relay, answer_headers
-from adlatus.backends.routing import Route
+from adlatus.backends.routing import LOCAL, Route
 from adlatus.backends.upstreams import TRANSPORT_ERRORS, told
 
 log = structlog.get_logger(__name__)
@@ -29,10 +30,12 @@ router = keyed_router()
 
 
 async def hand_on(request: Request, opened: Opened) -> Response:
-    """Hand a request on to the endpoint of its model."""
+    """Hand a request on to the endpoint of its model, or embed texts here."""
     path = request.url.path.removeprefix("/v1")
     body, asked = await read_json(request)
     route = opened.relay.route(path, asked)
+    if route.endpoint is LOCAL and opened.local_model:
+        return await embeddings.embed(opened.local_model, asked)
     log.info("handed on", model=asked.get("model"), endpoint=route.endpoint.name, upstream_model=route.model)
     return Relayed(opened.relay, route, path, body, request.headers)
 

@@ -4,7 +4,6 @@ Owns retries; what answers look like is `chunks`, what refusals mean is `refusal
 """
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -15,7 +14,7 @@ import orjson
 import structlog
 
 from adlatus.backends.chunks import Chunk, finish_reason, is_stream, parse, payloads, read_on
-from adlatus.backends.refusals import Again, ModelError, not_a_model, not_whole, refusal
+from adlatus.backends.refusals import Again, ModelError, not_a_model, not_whole, refusal, wait_before
 from adlatus.backends.routing import Endpoint, Route, Routing
 from adlatus.backends.upstreams import TRANSPORT_ERRORS, Clients, beginning, the, unreachable
 from adlatus.wire.common import Json
@@ -23,9 +22,6 @@ from adlatus.wire.common import Json
 log = structlog.get_logger(__name__)
 
 ATTEMPTS = 4
-BACKOFF_S = 0.5
-MAX_WAIT_S = 20.0
-"""A `retry-after` above this is not waited for."""
 
 LOADING_S = 60.0
 """How long a server that is still loading its model is waited for; the run's own deadline may come first."""
@@ -64,7 +60,7 @@ class Llm:
                     begun = True
                     yield chunks
             except Again as again:
-                wait_s = _wait_s(attempt, again.wait_s)
+                wait_s = wait_before(attempt + 1, again.wait_s)
                 last = time.monotonic() >= loading_until if again.loading else attempt >= ATTEMPTS
                 if begun or last or wait_s is None:
                     raise again.error from again
@@ -128,11 +124,3 @@ class Llm:
                 raise Again(ModelError(unreachable(endpoint, error), "server_error")) from error
         if gave_up or not finished:  # told at the end, for the usage still comes after a reason
             raise Again(not_whole(endpoint, begun, gave_up))
-
-
-def _wait_s(attempt: int, asked: float | None) -> float | None:
-    """Seconds to wait before the next attempt; None if the upstream asks for more than we wait."""
-    if asked is not None:
-        return asked if asked <= MAX_WAIT_S else None
-    jitter = random.uniform(0.75, 1.25)  # noqa: S311
-    return float(min(BACKOFF_S * 2 ** (attempt - 1), 8.0) * jitter)

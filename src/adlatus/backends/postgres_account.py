@@ -82,14 +82,19 @@ def make_home(data_dir: Path, account: Account) -> Path:
             f"(mode {stat.S_IMODE(blocked.stat().st_mode):04o}). Use another data folder, such as "
             f"--data-dir /var/lib/adlatus, or let others pass this one: chmod o+x '{blocked}'"
         )
+    make_data_folder(home, others_pass=account.is_other)
+    return home
+
+
+def make_data_folder(home: Path, *, others_pass: bool) -> None:
+    """Create the data folder and those above it where they are missing. As root another user has to get through."""
     for folder in [*reversed(home.parents), home]:
         if folder.is_dir():
             continue
         with suppress(FileExistsError):
             folder.mkdir(0o700)
-            if account.is_other:
+            if others_pass:
                 folder.chmod(0o711 if folder == home else 0o755)
-    return home
 
 
 def first_unreachable(path: Path, uid: int, gid: int) -> Path | None:

@@ -1,5 +1,6 @@
 """What it means that a model endpoint does not answer as it should: the error of the run, and whether to try again."""
 
+import random
 import re
 
 import httpx
@@ -12,6 +13,9 @@ from adlatus.backends.upstreams import key_refused, the
 log = structlog.get_logger(__name__)
 
 LOADING_POLL_S = 0.5
+BACKOFF_S = 0.5
+MAX_WAIT_S = 20.0
+"""A `retry-after` above this is not waited for."""
 
 
 class ModelError(Exception):
@@ -84,6 +88,14 @@ def _asked_wait_s(response: httpx.Response, fault: faults.Fault) -> float | None
         if re.fullmatch(r"\d+(\.\d+)?", value := response.headers.get(header, ""), re.ASCII):
             return float(value) * unit_s
     return fault.asked_wait_s
+
+
+def wait_before(attempt: int, asked: float | None) -> float | None:
+    """Seconds to wait before an attempt, the second or later; None if the upstream asks for more than we wait."""
+    if asked is not None:
+        return asked if asked <= MAX_WAIT_S else None
+    jitter = random.uniform(0.75, 1.25)  # noqa: S311
+    return float(min(BACKOFF_S * 2 ** (attempt - 2), 8.0) * jitter)
 
 
 def not_a_model(endpoint: Endpoint, response: httpx.Response) -> ModelError:

@@ -50,9 +50,12 @@ class Relay:
         model = asked.get("model", DEFAULT_MODELS.get(path))
         if not isinstance(model, str) or not model:
             raise InvalidRequest("you must provide a model parameter")
-        if route := self._routing.resolve(model, generates=path in _GENERATES):
-            return route
-        raise unknown_model(model)
+        routing = self._routing
+        embeds = path == "/embeddings"
+        route = routing.resolve_embedding(model) if embeds else routing.resolve(model, generates=path in _GENERATES)
+        if route is None:
+            raise unknown_model(model)
+        return route
 
     @asynccontextmanager
     async def open(

@@ -55,6 +55,10 @@ class Endpoint:
         return "{model}" not in self.base_url
 
 
+LOCAL = Endpoint("local", "local:{model}")
+"""What stands for the embedding model of this very process, which has no address."""
+
+
 @dataclass(frozen=True)
 class Route:
     """What a model name, or a pattern with one `*`, stands for.
@@ -87,17 +91,26 @@ class Route:
 class Routing:
     """Model names to routes: an exact name first, then patterns in the order of the table, then the default."""
 
-    def __init__(self, routes: Sequence[Route], default: Route | None, default_elsewhere: Route | None = None) -> None:
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        default: Route | None,
+        default_elsewhere: Route | None = None,
+        embeddings: Sequence[Route] = (),
+    ) -> None:
+        """`embeddings` is looked at before the default, and only for what is to be embedded."""
         self._exact = {route.pattern: route for route in routes if "*" not in route.pattern}
         self._patterns = [(_regex(route.pattern), route) for route in routes if "*" in route.pattern]
         self._routes = [*routes, *([default] if default else [])]
+        self._embeddings = [(_regex(route.pattern), route) for route in embeddings]
         self._default = default
         self._default_elsewhere = default_elsewhere or default
 
     @property
     def aliases(self) -> tuple[Route, ...]:
-        """The routes whose names are whole."""
-        return tuple(self._exact.values())
+        """The routes whose names are whole, and the name of the local embedding model."""
+        own = (route for _, route in self._embeddings if route.endpoint is LOCAL and route.pattern == route.model)
+        return (*self._exact.values(), *own)
 
     @property
     def fixed(self) -> tuple[Route, ...]:
@@ -106,8 +119,14 @@ class Routing:
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Every endpoint that some name leads to."""
+        """Every endpoint that a name of the table leads to, or every other name."""
         return tuple(dict.fromkeys(route.endpoint for route in self._routes))
+
+    @property
+    def addressed(self) -> tuple[Endpoint, ...]:
+        """The same, and the endpoints for embeddings alone, of which some have no list of their models."""
+        more = (route.endpoint for _, route in self._embeddings if route.endpoint is not LOCAL)
+        return tuple(dict.fromkeys((*self.endpoints, *more)))
 
     def resolve(self, model: str, *, generates: bool = True) -> Route | None:
         """The route of a name, with the upstream's name filled in; None where the name leads nowhere.
@@ -117,19 +136,28 @@ class Routing:
         route = self._meant(model, generates) if len(model) <= LONGEST_NAME else None
         return route if route and route.endpoint.can_ask_for(route.model) else None
 
+    def resolve_embedding(self, model: str) -> Route | None:
+        """The same for the name of an embedding model."""
+        if len(model) > LONGEST_NAME:
+            return None
+        route = self._named(model) or _first(self._embeddings, model)
+        if route is None:
+            return self.resolve(model, generates=False)
+        return route if route.endpoint.can_ask_for(route.model) else None
+
     def passing(self, name: str, endpoint: Endpoint) -> Route | None:
         """The route by which a name of an endpoint leads to that very model, for text or for something else."""
         routes = (self.resolve(name, generates=generates) for generates in (True, False))
         return next((route for route in routes if route and (route.endpoint, route.model) == (endpoint, name)), None)
 
     def _meant(self, model: str, generates: bool) -> Route | None:
-        if exact := self._exact.get(model):
-            return exact
-        for regex, route in self._patterns:
-            if matched := regex.fullmatch(model):
-                return replace(route, model=route.model.replace("*", matched[1]))
+        if named := self._named(model):
+            return named
         default = self._default if generates else self._default_elsewhere
         return default and replace(default, model=default.model.replace("*", model))
+
+    def _named(self, model: str) -> Route | None:
+        return self._exact.get(model) or _first(self._patterns, model)
 
     def for_assistants(self, model: str, *, tools: Sequence[Json] = (), response_format: str | Json = "auto") -> Route:
         """The route of a model that an assistant or a run names.
@@ -159,6 +187,13 @@ def _unsupported(param: str, what: str, model: str) -> InvalidRequest:
     return InvalidRequest(
         f"Invalid parameter: {what} not supported with this model: '{model}'.", param=param, code="unsupported_value"
     )
+
+
+def _first(patterns: Sequence[tuple[re.Pattern[str], Route]], model: str) -> Route | None:
+    for regex, route in patterns:
+        if matched := regex.fullmatch(model):
+            return replace(route, model=route.model.replace("*", matched[1])) if "*" in route.model else route
+    return None
 
 
 def _regex(pattern: str) -> re.Pattern[str]:

@@ -129,6 +129,15 @@ def estimate(text: str) -> int:
     return sum(len(_ESTIMATED_TOKEN.findall(_utf8(piece))) for piece in pieces(text))
 
 
+def text_of(tokens: Sequence[int]) -> str | None:
+    """The text of tokens of cl100k; None where they are none, or its ranks are not here. Blocks as `is_exact` does."""
+    encoding = _encoding("cl100k_base")
+    try:
+        return encoding.decode(tokens) if encoding else None
+    except (KeyError, OverflowError):
+        return None
+
+
 def _utf8(text: str) -> bytes:
     """Text as bytes; a lone surrogate, which JSON can carry, takes three as its replacement does."""
     return text.encode("utf-8", "surrogatepass")
