@@ -17,6 +17,7 @@ DEVIATIONS = {
     "last_id: None is not of type 'string'": "an empty list had null, as recorded",
     "file.status_details: None is not of type 'string'": "a file had null, as recorded",
     "expires_at: None is not of type 'integer'": "a file that stays had null, as recorded",
+    "file.expires_at: None is not of type 'integer'": "so has the file of an upload",
     "status_details: None is not of type 'string'": "a file had null, as recorded",
     "purpose: 'evals' is not one of ['assistants', 'assistants_output', 'batch', 'batch_output', 'fine-tune', "
     "'fine-tune-results', 'vision', 'user_data']": "files for evals may be uploaded, and the schema forgets them",

@@ -249,16 +249,15 @@ class Tour:
         body = {"purpose": "vision", "filename": "tour.txt", "bytes": 10, "mime_type": "text/plain"}
         cancelled = self._ask("POST", "/uploads", body)["id"]
         self._ask("POST", f"{UPLOAD}/cancel", upload_id=cancelled)
-        upload = self._ask("POST", "/uploads", body | {"expires_after": {"anchor": "created_at", "seconds": 3600}})[
-            "id"
-        ]
-        parts = []
-        for _ in range(2):
-            response = self.http.post(f"uploads/{upload}/parts", files={"data": ("upload", b"Hello")})
-            self.answers.append(Answer(("POST", f"{UPLOAD}/parts"), response.status_code, response.json()))
-            parts.append(response.json()["id"])
-        self._ask("POST", f"{UPLOAD}/complete", {"part_ids": parts[:1]}, upload_id=upload)
-        self._ask("POST", f"{UPLOAD}/complete", {"part_ids": parts}, upload_id=upload)
+        for expiry in ({}, {"expires_after": {"anchor": "created_at", "seconds": 3600}}):
+            upload = self._ask("POST", "/uploads", body | expiry)["id"]
+            parts = []
+            for _ in range(2):
+                response = self.http.post(f"uploads/{upload}/parts", files={"data": ("upload", b"Hello")})
+                self.answers.append(Answer(("POST", f"{UPLOAD}/parts"), response.status_code, response.json()))
+                parts.append(response.json()["id"])
+            self._ask("POST", f"{UPLOAD}/complete", {"part_ids": parts[:1]}, upload_id=upload)
+            self._ask("POST", f"{UPLOAD}/complete", {"part_ids": parts}, upload_id=upload)
 
     def _models(self) -> None:
         model = self._ask("GET", "/models")["data"][0]

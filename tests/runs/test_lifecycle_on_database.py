@@ -303,10 +303,11 @@ def test_the_database_refuses_a_row_that_contradicts_itself(
     loop.run(scenario())
 
 
-def test_every_check_of_the_tables_is_tried() -> None:
+def test_every_check_of_the_tables_of_runs_is_tried() -> None:
     checks = {
         (table.name, str(check.name).removeprefix(f"ck_{table.name}_"))
-        for table in metadata.tables.values()
+        for table in map(metadata.tables.get, STATUSES)
+        if table is not None
         for check in table.constraints
         if isinstance(check, CheckConstraint)
     }
