@@ -116,7 +116,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             ("models", model_report, "ADLATUS_MODEL_BASE_URL, ADLATUS_MODEL, ADLATUS_MODELS_FILE"),
             ("storage", blobs.shown, "ADLATUS_STORAGE_URL"),
             ("embeddings", _embeddings_report(embedder), _EMBEDDING_SETTINGS),
-            ("tools", "stored, not run yet: code_interpreter, file_search, functions", ""),
+            ("tools", "functions; stored, not run yet: code_interpreter, file_search", ""),
             ("keys", _keys_report(settings), "ADLATUS_API_KEYS"),
         )
         yield Resources(
