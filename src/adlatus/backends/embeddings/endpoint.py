@@ -62,7 +62,7 @@ class EndpointEmbedder:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._in_turn(batch)) for batch in batches]
-        except* ModelError as failed:
+        except ExceptionGroup as failed:  # not `except*`, out of which Python 3.11.2 lets groups only
             raise failed.exceptions[0] from None
         if not tasks:
             return np.zeros((0, self.dimensions or 0), np.float32)
