@@ -199,6 +199,8 @@ ThreadId = Annotated[str, _id("thread_id", "thread")]
 MessageId = Annotated[str, _id("message_id", "msg")]
 RunId = Annotated[str, _id("run_id", "run")]
 UploadId = Annotated[str, _id("upload_id", "upload")]
+VectorStoreId = Annotated[str, _id("vector_store_id", "vs_")]
+BatchId = Annotated[str, _id("batch_id", "vsfb_")]
 ReplacesActive = Annotated[bool, Depends(_replaces_active)]
 CheckedInclude = Depends(_include)
 """For routes that know `include[]`, which has no effect as long as no step holds results of a file search."""
