@@ -34,7 +34,7 @@ def confine(order: Order) -> None:
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     signal.alarm(order.wall_s)  # if our parent dies before that took effect
     _limit(order)
-    allow_only_harmless_calls(libc)
+    allow_only_harmless_calls()
 
 
 def _limit(order: Order) -> None:
