@@ -1,0 +1,13 @@
+"""Where model-written Python runs: one session for each thread, each in a sandbox that holds it on hostile terms.
+
+events      what happens while code runs, and the files that it leaves: what the run tool sees
+engine      what a kind of sandbox has to offer, and the errors of all of them
+docker      sandboxes as containers of a Docker engine
+bubblewrap  sandboxes as processes of this machine, with `uids` and `cgroups` beside it
+messages    the lines of the protocol: everything that comes from a sandbox is hostile
+session     one sandbox in use: execute code, put and get files
+pool        the sessions of a server process: which thread has which, warm ones, the end of those that nobody uses
+picking     which engine it is, and what each does not protect from
+
+The other end of the protocol, which runs inside, is `adlatus._sandbox` (docker/sandbox). Nothing here knows rows or runs.
+"""

@@ -1,0 +1,287 @@
+"""Sandboxes as processes of this machine in namespaces of their own, by bubblewrap: for where no Docker engine is.
+
+As root every sandbox runs as a user of its own, and within a control group where we may make one. bubblewrap dies with
+us, and everything in its sandbox with it.
+"""
+
+import asyncio
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from adlatus.backends.postgres_account import first_unreachable
+from adlatus.backends.sandbox import cgroups, inside
+from adlatus.backends.sandbox.cgroups import Group, Groups
+from adlatus.backends.sandbox.engine import SandboxLostError, SandboxUnavailableError
+from adlatus.backends.sandbox.inside import PREPARE, START, UID, Environment
+from adlatus.backends.sandbox.uids import FIRST, Lease, Uids
+
+MEGABYTE = 2**20
+LIMITS = cgroups.Limits(memory_bytes=1536 * MEGABYTE, pids=130, cpus=1.0)
+_NPROC, _ADDRESS_SPACE = 120, 2048 * MEGABYTE
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+_OLDEST = (0, 8)
+_NO_NETWORK_NEEDED = ("/etc/fonts", "/etc/ld.so.cache", "/etc/alternatives", "/etc/mime.types", "/etc/localtime")
+_USERS = {
+    "/etc/passwd": f"sandbox:x:{UID}:{UID}::/home/sandbox:/bin/sh\n".encode(),
+    "/etc/group": f"sandbox:x:{UID}:\n".encode(),
+}
+# Waits to be moved to its control group before anything is started that would stay outside
+_WAIT_AND_START = 'read -r go && exec "$@"'
+
+_SHARED = "Sandboxes are processes of this machine: a hole in its kernel is a way out to it."
+_READABLE = "The code can read the programs of this machine in /usr, though no data, settings or homes."
+_NO_GROUP = (
+    "Memory and processes are limited one by one, not together, and processor time is not: code can slow this machine "
+    "down. Only root can make control groups."
+)
+_SAME_USER = "All sandboxes run as the user of this server, held apart by namespaces only."
+_FILES = "The number of files in a sandbox is not limited but by their size, and they may be executed everywhere."
+
+
+class BubblewrapEngine:
+    """bubblewrap with an environment of Python packages. `instance` tells our control groups from others."""
+
+    name = "bubblewrap"
+
+    def __init__(self, environment: Path, instance: str) -> None:
+        self._folder = environment
+        self._environment: Environment | None = None
+        self._uids = Uids() if os.geteuid() == 0 else None
+        self._groups: Groups | None = cgroups.find_groups(instance)
+        lacks = [_SHARED, _READABLE, _FILES]
+        if self._groups is None:
+            lacks.append(_NO_GROUP)
+        if self._uids is None:
+            lacks.append(_SAME_USER)
+        self.lacks: tuple[str, ...] = tuple(lacks)
+
+    async def check(self) -> None:
+        """Raise `SandboxUnavailableError` if bubblewrap or the environment is missing, or namespaces are forbidden."""
+        await asyncio.to_thread(self._check)
+
+    def _check(self) -> None:
+        program = shutil.which("bwrap")
+        if program is None:
+            raise SandboxUnavailableError("bubblewrap is not installed. On Debian: apt install bubblewrap")
+        said = subprocess.run([program, "--version"], capture_output=True, check=False, text=True)  # noqa: S603
+        version = re.search(r"(\d+)\.(\d+)", said.stdout)
+        if version is None or (int(version[1]), int(version[2])) < _OLDEST:
+            raise SandboxUnavailableError(f"bubblewrap 0.8 or newer is needed, not {said.stdout.strip()}.")
+        environment = inside.find_environment(self._folder)
+        if environment is None:
+            raise SandboxUnavailableError(f"{self._folder} has no environment for sandboxes: {PREPARE}.")
+        if self._uids:
+            for folder in (environment.folder, *environment.needs):
+                if blocked := first_unreachable(folder, FIRST, FIRST):
+                    raise SandboxUnavailableError(
+                        f"Sandboxes run as users of their own, who cannot pass the folder {blocked}. "
+                        "Use a data folder such as /var/lib/adlatus, and a Python in /usr."
+                    )
+        self._environment = environment
+        whom = FIRST if self._uids else None
+        command = [program, "--unshare-all", "--ro-bind", "/usr", "/usr", *_LINKS, "--", "/usr/bin/env"]
+        tried = _spawn(command, whom, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        complaint = tried.communicate()[1].decode(errors="replace").strip()
+        if tried.returncode:
+            raise SandboxUnavailableError(
+                f"bubblewrap does not work here ({complaint[:200]}). It needs namespaces of ordinary users "
+                "(sysctl kernel.unprivileged_userns_clone, user.max_user_namespaces, AppArmor's restriction on Ubuntu)."
+            )
+
+    async def open(self) -> "BubblewrapChannel":
+        """A new box. Spawns in the thread of the event loop, because a box dies with the thread that has made it."""
+        if self._environment is None:
+            await self.check()
+        assert self._environment
+        lease = self._uids.take() if self._uids else None
+        if self._uids and lease is None:
+            raise SandboxUnavailableError("All user ids of sandboxes are taken on this machine.")
+        try:
+            group = self._groups.make(secrets.token_hex(6), LIMITS) if self._groups else None
+        except OSError as error:
+            if lease:
+                lease.release()
+            raise SandboxUnavailableError(f"No control group can be made: {error}") from None
+        try:
+            return await self._open(self._environment, lease, group)
+        except OSError as error:
+            await asyncio.to_thread(_let_go, lease, group)
+            raise SandboxUnavailableError(f"bubblewrap does not start: {error}") from None
+        except BaseException:
+            await asyncio.to_thread(_let_go, lease, group)
+            raise
+
+    async def _open(self, environment: Environment, lease: Lease | None, group: Group | None) -> "BubblewrapChannel":
+        with ExitStack() as closing:
+            ours, theirs = socket.socketpair()
+            closing.callback(theirs.close)
+            complaints = closing.enter_context(tempfile.TemporaryFile())
+            contents = {f"/opt/adlatus/{name}": program for name, program in inside.programs().items()} | _USERS
+            files = {path: _memory_file(closing, path, content) for path, content in contents.items()}
+            limits = [f"nproc={_NPROC}", "core=0", f"fsize={512 * MEGABYTE}", "nofile=1024"]
+            if group is None:
+                limits.append(f"as={_ADDRESS_SPACE}")
+            command = ["/bin/sh", "-c", _WAIT_AND_START, "sh", *_arguments(environment, files), "--", *START, *limits]
+            try:
+                popen = _spawn(
+                    command,
+                    lease.uid if lease else None,
+                    stdin=theirs,
+                    stdout=theirs,
+                    stderr=complaints,
+                    pass_fds=list(files.values()),
+                )
+                kept = os.dup(complaints.fileno())
+            except BaseException:
+                ours.close()
+                raise
+        try:
+            if group:
+                group.add(popen.pid)
+            ours.send(b"go\n")
+            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=2**20)
+        except BaseException:
+            popen.kill()
+            popen.wait()
+            os.close(kept)
+            ours.close()
+            raise
+        return BubblewrapChannel(popen, reader, writer, kept, lease, group)
+
+    async def clean(self) -> int:
+        return await asyncio.to_thread(self._groups.clean) if self._groups else 0
+
+    async def close(self) -> None:
+        pass
+
+
+class BubblewrapChannel:
+    """The socket that is standard input and output of one sandbox, and the process that holds it."""
+
+    def __init__(
+        self,
+        popen: "subprocess.Popen[bytes]",
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        complaints: int,
+        lease: Lease | None,
+        group: Group | None,
+    ) -> None:
+        self.name = str(popen.pid)
+        self._popen = popen
+        self._reader = reader
+        self._writer = writer
+        self._complaints = complaints
+        self._held = (lease, group)
+        self._closing: asyncio.Task[str] | None = None
+
+    async def read(self) -> bytes:
+        try:
+            return await self._reader.read(2**20)
+        except OSError:
+            return b""
+
+    async def write(self, content: bytes) -> None:
+        try:
+            self._writer.write(content)
+            await self._writer.drain()
+        except (OSError, RuntimeError):
+            raise SandboxLostError("it ended") from None
+
+    async def close(self) -> str:
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        return await asyncio.shield(self._closing)
+
+    async def _close(self) -> str:
+        self._popen.kill()
+        self._writer.close()
+        with suppress(OSError):
+            await self._writer.wait_closed()
+        await asyncio.to_thread(self._popen.wait)
+        await asyncio.to_thread(_let_go, *self._held)
+        said = os.pread(self._complaints, 4000, 0)
+        os.close(self._complaints)
+        return said.decode(errors="replace")
+
+
+def _let_go(lease: Lease | None, group: Group | None) -> None:
+    if group:
+        group.remove()
+    if lease:
+        lease.release()
+
+
+_LINKS = tuple(
+    argument
+    for name in ("bin", "sbin", "lib", "lib64", "lib32")
+    if Path("/", name).exists()
+    for argument in (
+        ("--symlink", f"usr/{name}", f"/{name}")
+        if Path("/", name).is_symlink()
+        else ("--ro-bind", f"/{name}", f"/{name}")
+    )
+)
+
+
+def _arguments(environment: Environment, files: dict[str, int]) -> list[str]:
+    """bubblewrap's own: a world of read-only programs, empty folders in memory, and nothing else."""
+
+    def memory(folder: str, megabytes: int) -> list[str]:
+        return ["--perms", "0700", "--size", str(megabytes * MEGABYTE), "--tmpfs", folder]
+
+    return [
+        *("bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--uid", str(UID), "--gid", str(UID)),
+        *("--hostname", "sandbox", "--die-with-parent", "--as-pid-1", "--new-session", "--cap-drop", "ALL"),
+        *("--clearenv", "--setenv", "PATH", "/usr/bin:/bin", "--ro-bind", "/usr", "/usr", *_LINKS),
+        *(argument for path in _NO_NETWORK_NEEDED for argument in ("--ro-bind-try", path, path)),
+        *(argument for need in environment.needs for argument in ("--ro-bind", str(need), str(need))),
+        *("--ro-bind", str(environment.folder), "/opt/py", "--proc", "/proc", "--dev", "/dev"),
+        *memory("/dev/shm", 64),  # noqa: S108 - inside
+        *memory("/tmp", 64),  # noqa: S108
+        *memory("/mnt/data", 512),
+        *memory("/home/sandbox", 16),
+        *(argument for path, fd in files.items() for argument in ("--perms", "0444", "--ro-bind-data", str(fd), path)),
+        *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/mnt/data"),
+    ]
+
+
+def _memory_file(closing: ExitStack, name: str, content: bytes) -> int:
+    """A descriptor from which bubblewrap reads the content: the file's own path may be closed to its user."""
+    fd = os.memfd_create(Path(name).name)
+    closing.callback(os.close, fd)
+    os.write(fd, content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _spawn(
+    command: Sequence[str],
+    uid: int | None,
+    *,
+    stdin: socket.socket | int,
+    stdout: socket.socket | int,
+    stderr: object,
+    pass_fds: Sequence[int] = (),
+) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(  # noqa: S603 - our own command
+        command,
+        cwd="/",
+        env=_ENVIRONMENT,
+        stdin=stdin,  # type: ignore[arg-type] - has a fileno(), as all that is wanted
+        stdout=stdout,  # type: ignore[arg-type]
+        stderr=stderr,  # type: ignore[call-overload]
+        pass_fds=pass_fds,
+        start_new_session=True,
+        user=uid,
+        group=uid,
+        extra_groups=None if uid is None else [],
+    )
