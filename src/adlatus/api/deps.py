@@ -200,8 +200,7 @@ MessageId = Annotated[str, _id("message_id", "msg")]
 RunId = Annotated[str, _id("run_id", "run")]
 UploadId = Annotated[str, _id("upload_id", "upload")]
 ReplacesActive = Annotated[bool, Depends(_replaces_active)]
-CheckedInclude = Depends(_include)
-"""For routes that know `include[]`, which has no effect as long as no step holds results of a file search."""
+Include = Annotated[tuple[Included, ...], Depends(_include)]
 StepId = Annotated[str, _id("step_id", "step")]
 
 

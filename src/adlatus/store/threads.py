@@ -39,6 +39,7 @@ async def page(
 _ACTIVE_RUN = (
     select(runs.c.id).where(runs.c.thread_id == param("the_thread", Text()), runs.c.status.not_in(ENDED)).limit(1)
 )
+_RESOURCES = select(threads.c.tool_resources).where(threads.c.id == param("the_thread", Text()))
 _ADD_MESSAGE = (
     insert(messages)
     .values(
@@ -65,6 +66,13 @@ async def add(tx: Transaction, project_id: str, request: CreateThreadRequest) ->
     )
     await add_messages(tx, project_id, row["id"], request.messages or ())
     return row
+
+
+async def vector_store_ids(connection: Connection, thread_id: str) -> list[str]:
+    """The vector stores of a thread; none where it is gone."""
+    row = await connection.fetch_row(_RESOURCES, the_thread=thread_id)
+    ids: list[str] = row["tool_resources"].get("file_search", {}).get("vector_store_ids", []) if row else []
+    return ids
 
 
 async def lock(tx: Transaction, project_id: str, thread_id: str) -> Row:
