@@ -13,14 +13,30 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match
 
 from adlatus import __version__
-from adlatus.api import assistants, files, messages, models, operations, relay, runs, steps, threads, uploads
+from adlatus.api import (
+    assistants,
+    files,
+    messages,
+    models,
+    operations,
+    relay,
+    runs,
+    steps,
+    threads,
+    uploads,
+    vector_stores,
+)
 from adlatus.api.middleware import GuardKeyless, Observe
 from adlatus.errors import ApiError, MethodNotAllowed, NotFound, body, from_validation
 from adlatus.files.sweeping import sweep_forever
 from adlatus.resources import Resources, open_resources
+from adlatus.retrieval import sweeping as chunks
+from adlatus.retrieval.index import ingest
+from adlatus.retrieval.parse import open_parser
 from adlatus.runs.expiry import expire_forever
 from adlatus.runs.loop import execute
 from adlatus.settings import Settings
+from adlatus.store.leases import FILES, RUNS, AnyLease, Lease
 from adlatus.telemetry import Metrics
 from adlatus.wire.common import ErrorResponse
 from adlatus.wire.events import compact
@@ -39,7 +55,7 @@ def create_app(settings: Settings, *, resources: Resources | None = None, execut
         async with (
             _opened(settings, resources, metrics) as opened,
             housekeeping(opened),
-            _worker(opened, executor) as worker,
+            _executors(opened, executor) as worker,
         ):
             app.state.resources = opened
             app.state.worker = worker
@@ -52,7 +68,7 @@ def create_app(settings: Settings, *, resources: Resources | None = None, execut
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    for noun in (assistants, runs, threads, messages, steps, files, uploads, models, relay):
+    for noun in (assistants, runs, threads, messages, steps, files, uploads, vector_stores, models, relay):
         app.include_router(noun.router, prefix="/v1", responses=REFUSED)
     app.include_router(operations.router, include_in_schema=False)
     app.add_exception_handler(ApiError, _render_api_error)
@@ -82,11 +98,11 @@ async def _opened(settings: Settings, resources: Resources | None, metrics: Metr
 
 
 @asynccontextmanager
-async def _worker(resources: Resources, executor: bool) -> AsyncIterator[Worker | None]:
+async def _executors(resources: Resources, executor: bool) -> AsyncIterator[Worker[Lease] | None]:
     if not executor:
         yield None
         return
-    async with running_worker(resources, resources.settings.run_concurrency) as worker:
+    async with indexing(resources), executing(resources) as worker:
         yield worker
 
 
@@ -96,6 +112,7 @@ async def housekeeping(resources: Resources) -> AsyncIterator[None]:
     tasks = [
         asyncio.create_task(expire_forever(resources.database, resources.events)),
         asyncio.create_task(sweep_forever(resources.database, resources.blobs)),
+        asyncio.create_task(chunks.sweep_forever(resources)),
     ]
     try:
         yield
@@ -106,13 +123,40 @@ async def housekeeping(resources: Resources) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def running_worker(resources: Resources, concurrency: int) -> AsyncIterator[Worker]:
+async def executing(resources: Resources) -> AsyncIterator[Worker[Lease]]:
     """A worker that claims and executes runs until the block is left, and hands back what it has not finished."""
-    handler = partial(execute, resources=resources)
-    worker = Worker(resources.database, resources.wakeup, resources.metrics, handler, concurrency=concurrency)
+    worker = Worker(
+        resources.database,
+        resources.wakeup,
+        RUNS,
+        partial(execute, resources=resources),
+        concurrency=resources.settings.run_concurrency,
+        busy=resources.metrics.runs_executing.set,
+    )
+    async with _running(worker):
+        yield worker
+
+
+@asynccontextmanager
+async def indexing(resources: Resources) -> AsyncIterator[None]:
+    """A worker that makes files searchable until the block is left, and hands back what it has not finished."""
+    worker = Worker(
+        resources.database,
+        resources.wakeup.another(),
+        FILES,
+        partial(ingest, resources=resources, parser=await asyncio.to_thread(open_parser)),
+        concurrency=resources.settings.ingestion_concurrency,
+        busy=resources.metrics.files_indexing.set,
+    )
+    async with _running(worker):
+        yield
+
+
+@asynccontextmanager
+async def _running(worker: Worker[AnyLease]) -> AsyncIterator[None]:
     task = asyncio.create_task(worker.run())
     try:
-        yield worker
+        yield
     finally:
         await worker.stop()
         await asyncio.wait([task], timeout=GRACE_S)  # a last claim may be on its way

@@ -9,9 +9,9 @@ import socket
 import sys
 import time
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 import uvicorn
@@ -19,7 +19,7 @@ import uvloop
 from pydantic import ValidationError
 
 from adlatus import __version__, doctor
-from adlatus.app import create_app, housekeeping, running_worker
+from adlatus.app import create_app, executing, housekeeping, indexing
 from adlatus.backends.embeddings import fetch
 from adlatus.backends.postgres import embedded_postgres
 from adlatus.errors import StartupError
@@ -63,8 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--no-executor", action="store_true", help="leave runs to `adlatus worker`")
     serve.set_defaults(run=_serve)
 
-    worker = commands.add_parser("worker", parents=[data_dir], help="execute runs of a shared database")
+    worker = commands.add_parser("worker", parents=[data_dir], help="do the work of a shared database")
     worker.add_argument("--concurrency", type=int, metavar="N", dest="run_concurrency", help="runs at a time")
+    worker.add_argument("--only", choices=("runs", "ingestion"), help="execute runs only, or index files only")
     worker.set_defaults(run=_worker)
 
     migrations = commands.add_parser("migrate", parents=[data_dir], help="bring the database to this version's schema")
@@ -153,23 +154,26 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _worker(_arguments: argparse.Namespace, settings: Settings) -> int:
+def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
     if settings.database_url is None:
         raise StartupError(
             "`adlatus worker` shares a PostgreSQL with servers: set ADLATUS_DATABASE_URL. On one machine without it, "
             "`adlatus serve` executes the runs of its embedded database itself."
         )
-    return _run_until_signal(_work_until_stopped(settings))
+    return _run_until_signal(_work_until_stopped(settings, arguments.only))
 
 
-async def _work_until_stopped(settings: Settings) -> None:
-    async with (
-        open_resources(settings, Metrics()) as resources,
-        housekeeping(resources),
-        running_worker(resources, settings.run_concurrency) as worker,
-    ):
+async def _work_until_stopped(settings: Settings, only: Literal["runs", "ingestion"] | None) -> None:
+    async with AsyncExitStack() as stack:
+        resources = await stack.enter_async_context(open_resources(settings, Metrics()))
+        await stack.enter_async_context(housekeeping(resources))
+        if only != "ingestion":
+            worker = await stack.enter_async_context(executing(resources))
+            log.info("executing runs", worker=worker.name, concurrency=settings.run_concurrency)
+        if only != "runs":
+            await stack.enter_async_context(indexing(resources))
+            log.info("indexing files", concurrency=settings.ingestion_concurrency)
         gc.freeze()
-        log.info("executing runs", worker=worker.name, concurrency=settings.run_concurrency)
         await asyncio.Event().wait()
 
 

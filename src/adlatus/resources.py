@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 
 import asyncpg
 import httpx
@@ -27,6 +28,9 @@ from adlatus.backends.postgres import embedded_postgres
 from adlatus.backends.relay import Relay
 from adlatus.backends.routing import LOCAL, Endpoint, Route, Routing
 from adlatus.backends.upstreams import Clients, open_clients
+from adlatus.backends.vectors.edge import open_edge
+from adlatus.backends.vectors.protocol import VectorIndex
+from adlatus.backends.vectors.qdrant import open_qdrant
 from adlatus.backends.wakeup import Wakeup, listen
 from adlatus.errors import StartupError, Unavailable
 from adlatus.rehearsal import server as rehearsal
@@ -78,6 +82,7 @@ class Resources:
     relay: Relay
     images: Images
     blobs: Blobs
+    index: VectorIndex
     embedder: Embedder | None
     local_model: LocalModel | None
     metrics: Metrics
@@ -95,8 +100,10 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         except _NO_DATABASE as error:
             raise StartupError(f"cannot open {MAX_CONNECTIONS} connections to the database: {error}") from error
         # The lock on the data folder is ours, so whoever held leases in it is dead
-        if settings.database_url is None and (freed := await leases.release_all(database)):
+        if settings.database_url is None and (freed := await leases.RUNS.release_all(database)):
             log.info("runs of an earlier process go on", runs=freed)
+        if settings.database_url is None and (freed := await leases.FILES.release_all(database)):
+            log.info("files of an earlier process go on being indexed", files=freed)
         await _ensure_projects(database, settings)
         events = EventLog(database)
         await _in_background(stack, events)
@@ -105,6 +112,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         clients = await stack.enter_async_context(open_clients(routing.addressed))
         images = await stack.enter_async_context(open_images())
         blobs = await _open_blobs(settings)
+        index, index_report = await _open_index(stack, settings)
         local_model = open_local_model(stack, settings)
         embedder = pick_embedder(settings, routing, clients, local_model)
         metrics.embeddings_available.set(embedder is not None)
@@ -115,8 +123,9 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             ("database", database_report, "ADLATUS_DATABASE_URL"),
             ("models", model_report, "ADLATUS_MODEL_BASE_URL, ADLATUS_MODEL, ADLATUS_MODELS_FILE"),
             ("storage", blobs.shown, "ADLATUS_STORAGE_URL"),
+            ("index", index_report, "ADLATUS_QDRANT_URL"),
             ("embeddings", _embeddings_report(embedder), _EMBEDDING_SETTINGS),
-            ("tools", "functions; stored, not run yet: code_interpreter, file_search", ""),
+            ("tools", "functions, file_search; stored, not run yet: code_interpreter", ""),
             ("keys", _keys_report(settings), "ADLATUS_API_KEYS"),
         )
         yield Resources(
@@ -128,6 +137,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
             Relay(clients, routing),
             images,
             blobs,
+            index,
             embedder,
             local_model,
             metrics,
@@ -166,6 +176,22 @@ async def _open_blobs(settings: Settings) -> Blobs:
     except Unavailable as error:
         raise StartupError(f"the file storage ({blobs.shown}) cannot be used: {why(error)}.") from error
     return blobs
+
+
+async def _open_index(stack: AsyncExitStack, settings: Settings) -> tuple[VectorIndex, str]:
+    """Where chunks of files are kept and found, and what to say of it. It is not asked before it is needed."""
+    if settings.qdrant_url is None:
+        embedded = open_edge(index_folder(settings), when_needed=True)
+        return await stack.enter_async_context(embedded), "embedded Qdrant, in the data folder"
+    key = settings.qdrant_api_key
+    opened = open_qdrant(settings.qdrant_url, key.get_secret_value() if key else None)
+    index = await stack.enter_async_context(opened)
+    return index, f"Qdrant at {index.shown}"
+
+
+def index_folder(settings: Settings) -> Path:
+    """Where the embedded index is."""
+    return settings.data_dir / "vectors"
 
 
 async def _ensure_projects(database: Database, settings: Settings) -> None:

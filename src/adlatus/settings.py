@@ -99,6 +99,14 @@ class Settings(BaseSettings):
         int,
         Field(ge=16, description="Tokens that the endpoint's model reads at once; longer texts are embedded in parts"),
     ] = 8191
+    qdrant_url: Annotated[
+        str | None,
+        Field(
+            description="Qdrant server or cluster that the index of files is in, such as `http://localhost:6333`; "
+            "unset: an embedded one in the data folder (docs/retrieval.md)"
+        ),
+    ] = None
+    qdrant_api_key: Annotated[SecretStr | None, Field(description="Key for the Qdrant server")] = None
     image_urls: Annotated[
         Literal["auto", "forward", "inline", "refuse"],
         Field(
@@ -116,6 +124,9 @@ class Settings(BaseSettings):
         NoDecode,
     ] = Field(default=None, repr=False)
     run_expires_after_s: Annotated[int, Field(ge=1, description="Seconds until an unfinished run expires")] = 600
+    ingestion_concurrency: Annotated[
+        int, Field(ge=0, description="Files that one process makes searchable at a time; 0: none, leave it to others")
+    ] = 2
     run_concurrency: Annotated[int, Field(ge=1, description="Runs that one process executes at a time")] = 400
     cors_origins: Annotated[
         str | None, Field(description="Origins of web pages that may call the API, comma-separated, or `*`")

@@ -34,6 +34,15 @@ class Metrics:
             "adlatus_runs", "Runs ended here, by final status", ["status"], registry=self.registry
         )
         self.runs_executing = Gauge("adlatus_runs_executing", "Runs executing in this process", registry=self.registry)
+        self.files_indexed = Counter(
+            "adlatus_vector_store_files",
+            "Files of vector stores that this process has indexed, by final status",
+            ["status"],
+            registry=self.registry,
+        )
+        self.files_indexing = Gauge(
+            "adlatus_vector_store_files_indexing", "Files that this process is indexing", registry=self.registry
+        )
         self.first_token_seconds = Histogram(
             "adlatus_run_first_token_seconds",
             "Seconds from the request to the model to its first token",

@@ -1,4 +1,4 @@
-"""Claims runs, keeps their leases alive, hands them to whoever executes them. Knows leases, not what a run is."""
+"""Claims work, keeps its leases alive, hands it to whoever does it. Knows leases, not what a run or a file is."""
 
 import asyncio
 import os
@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Generic
 
 import structlog
 
@@ -14,8 +15,8 @@ from adlatus.backends.wakeup import Wakeup
 from adlatus.errors import Unavailable
 from adlatus.store import leases
 from adlatus.store.db import Database
-from adlatus.store.leases import LEASE_S, Claim, Interruption, Lease
-from adlatus.telemetry import Metrics, log_context
+from adlatus.store.leases import LEASE_S, AnyLease, Claim, Interruption, Leases
+from adlatus.telemetry import log_context
 from adlatus.wire.runs import RunStatus
 
 log = structlog.get_logger(__name__)
@@ -23,28 +24,34 @@ log = structlog.get_logger(__name__)
 POLL_S = 1.0
 """How often to look without a wake-up; also the pace of heartbeats."""
 GRACE_S = 5.0
-"""How long runs may go on after a stop before they are handed back."""
-
-Handler = Callable[[Lease], Awaitable[None]]
+"""How long work may go on after a stop before it is handed back."""
 
 
-class Worker:
-    """The executor of one process: up to `concurrency` runs at a time, each a task under a lease.
+class Worker(Generic[AnyLease]):
+    """The executor of one process for one kind of work: up to `concurrency` pieces at a time, each under a lease.
 
-    `run` claims until it is cancelled or `stop` is called. A run may also come in by `offer` and `start`, claimed by
-    the transaction that created it.
+    `run` claims until it is cancelled or `stop` is called. Work may also come in by `offer` and `start`, claimed by
+    the transaction that created it. `busy` is told how many pieces are in work.
     """
 
     def __init__(
-        self, database: Database, wakeup: Wakeup, metrics: Metrics, handler: Handler, *, concurrency: int
+        self,
+        database: Database,
+        wakeup: Wakeup,
+        leases: Leases[AnyLease],
+        handler: Callable[[AnyLease], Awaitable[None]],
+        *,
+        concurrency: int,
+        busy: Callable[[float], None] = lambda _: None,
     ) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._database = database
         self._wakeup = wakeup
-        self._metrics = metrics
+        self._leases = leases
         self._handler = handler
         self._concurrency = concurrency
-        self._running: dict[str, tuple[Lease, asyncio.Task[None]]] = {}
+        self._busy = busy
+        self._running: dict[str, tuple[AnyLease, asyncio.Task[None]]] = {}
         self._stopping = False
         self._renewed_at = time.monotonic()
 
@@ -54,14 +61,14 @@ class Worker:
         return not self._stopping and time.monotonic() - self._renewed_at < LEASE_S
 
     def offer(self) -> Claim | None:
-        """A claim to insert a new run with, if there is room for it here."""
+        """A claim to insert new work with, if there is room for it here."""
         return leases.new_claim(self.name) if self._room() > 0 else None
 
-    def start(self, lease: Lease) -> None:
-        """Execute a run that is leased to this worker."""
-        task = asyncio.create_task(self._handle(lease), name=lease.run_id)
+    def start(self, lease: AnyLease) -> None:
+        """Do a piece of work that is leased to this worker."""
+        task = asyncio.create_task(self._handle(lease), name=lease.token)
         self._running[lease.token] = (lease, task)
-        self._metrics.runs_executing.set(len(self._running))
+        self._busy(len(self._running))
 
     async def run(self) -> None:
         """Claim and renew until stopped. An outage of the database is waited out."""
@@ -71,7 +78,7 @@ class Worker:
                 await self._claim()
                 self._renewed_at = time.monotonic()
             except Unavailable:
-                log.warning("no heartbeats: the database does not answer", runs=len(self._running))
+                log.warning("no heartbeats: the database does not answer", in_work=len(self._running))
             except Exception:
                 log.exception("the worker is at fault; it goes on, and /readyz tells if this does not pass")
             await self._wakeup.wait(POLL_S)
@@ -82,7 +89,7 @@ class Worker:
         self._wakeup.set()
         tasks = [task for _, task in self._running.values()]
         if tasks:
-            log.info("waiting for runs", runs=len(tasks), at_most_s=GRACE_S)
+            log.info("waiting for what is in work", in_work=len(tasks), at_most_s=GRACE_S)
             await asyncio.wait(tasks, timeout=GRACE_S)
         for lease, task in list(self._running.values()):
             self._interrupt(lease, task, Interruption.STOP)
@@ -93,7 +100,7 @@ class Worker:
 
     async def _claim(self) -> None:
         if (room := self._room()) > 0:
-            claimed = await leases.claim(self._database, self.name, room)
+            claimed = await self._leases.claim(self._database, self.name, room)
             for lease in claimed:
                 self.start(lease)
 
@@ -101,40 +108,40 @@ class Worker:
         held = list(self._running.values())
         if not held:
             return
-        statuses = await leases.heartbeat(self._database, [lease.token for lease, _ in held])
+        statuses = await self._leases.heartbeat(self._database, [lease.token for lease, _ in held])
         for lease, task in held:
             status = statuses.get(lease.token)
-            if status is RunStatus.CANCELLING:
+            if status == RunStatus.CANCELLING:
                 self._interrupt(lease, task, Interruption.CANCEL)
             elif status is None and not task.done():
                 self._interrupt(lease, task, Interruption.LOST)
 
-    def _interrupt(self, lease: Lease, task: asyncio.Task[None], reason: Interruption) -> None:
+    def _interrupt(self, lease: AnyLease, task: asyncio.Task[None], reason: Interruption) -> None:
         if lease.interruption is None or reason is Interruption.STOP:
             lease.interruption = reason
             task.cancel(reason.value)
 
-    async def _handle(self, lease: Lease) -> None:
+    async def _handle(self, lease: AnyLease) -> None:
         try:
             if self._stopping:  # claimed before the stop, committed after it
                 await self._hand_back(lease)
                 return
-            with log_context(run_id=lease.run_id, project_id=lease.project_id):
+            with log_context(**lease.told):
                 await self._handler(lease)
         except asyncio.CancelledError:
             await self._hand_back(lease)
         except Exception:
-            log.exception("executor failed", run_id=lease.run_id)
+            log.exception("executor failed", **lease.told)
             await self._hand_back(lease, failed=True)
         finally:
             if self._room() == 0:
-                self._wakeup.set()  # there may be a run that waits for this place
+                self._wakeup.set()  # something may wait for this place
             self._running.pop(lease.token, None)
-            self._metrics.runs_executing.set(len(self._running))
+            self._busy(len(self._running))
 
-    async def _hand_back(self, lease: Lease, *, failed: bool = False) -> None:
-        release = leases.abandon_if_held if failed else leases.release_if_held
+    async def _hand_back(self, lease: AnyLease, *, failed: bool = False) -> None:
+        release = self._leases.abandon_if_held if failed else self._leases.release_if_held
         with suppress(Unavailable):
             await release(self._database, lease)
             await leases.wake(self._database)
-            log.info("run handed back", run_id=lease.run_id)
+            log.info("work handed back", **lease.told)

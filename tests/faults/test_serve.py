@@ -178,7 +178,7 @@ def test_a_stop_ends_streams_with_an_error_and_the_next_start_completes_their_ru
         nothing_is_left(folder, server)
         assert [event.name for event in events[-2:]] == ["error", "done"]
         assert events[-2].payload["error"]["type"] == "server_error"
-        assert "run handed back" in server.log
+        assert "work handed back" in server.log
         assert "Traceback" not in server.log
     with serve(folder) as server, server.client() as http:
         again = Conversation(http, talk.assistant_id, talk.thread_id)
@@ -518,7 +518,7 @@ def test_a_server_without_an_executor_and_a_worker_share_a_database(
             left = stalled.start()["id"]
             eventually(lambda: len(stalled.messages()) == 2)
             assert worker.stop() == 0
-            assert "run handed back" in worker.log
+            assert "work handed back" in worker.log
             assert "Traceback" not in worker.log
         assert stalled.run(left)["status"] == "in_progress"
         with adlatus("worker", "--data-dir", str(folder), database_url=database_url) as worker:

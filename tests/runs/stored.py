@@ -121,7 +121,7 @@ def journal(database: Database, lease: Lease) -> Journal:
 
 async def claim_and_die(database: Database, *pieces: str | Json) -> None:
     """Claim the only run, say so much of the answer, and be heard of no more. An empty text only opens a message."""
-    [lease] = await leases.claim(database, "the dead", 1)
+    [lease] = await leases.RUNS.claim(database, "the dead", 1)
     log = EventLog(database)
     writer = Journal(lease, database, log)
     if (await writer.load()).run.status is RunStatus.QUEUED:

@@ -53,7 +53,7 @@ async def scene(database: Database, status: S, *, executing: bool, calls: bool) 
     await say(writer, {"content": "Half"}, *([calling("get_weather", call_id="call_one")] if calls else []))
     await put(database, run.id, status)
     if not executing:
-        await leases.release_if_held(database, lease)
+        await leases.RUNS.release_if_held(database, lease)
     return Scene(database, EventLog(database), run.id, run.thread_id, run.assistant_id, lease, writer)
 
 
@@ -158,10 +158,12 @@ SIGNALS = {
     "end: cancelled": Signal(end(CANCELLED), {S.CANCELLING: S.CANCELLED}, executing=True),
     # Of workers
     "heartbeat": Signal(
-        lambda scene: leases.heartbeat(scene.database, [scene.lease.token]), kept(*HELD), executing=True
+        lambda scene: leases.RUNS.heartbeat(scene.database, [scene.lease.token]), kept(*HELD), executing=True
     ),
-    "claim": Signal(lambda scene: leases.claim(scene.database, "another", 1), kept(*HELD)),
-    "claim of what is executed": Signal(lambda scene: leases.claim(scene.database, "another", 1), {}, executing=True),
+    "claim": Signal(lambda scene: leases.RUNS.claim(scene.database, "another", 1), kept(*HELD)),
+    "claim of what is executed": Signal(
+        lambda scene: leases.RUNS.claim(scene.database, "another", 1), {}, executing=True
+    ),
     # Of clients
     "cancel": Signal(cancel, dict.fromkeys((S.QUEUED, S.IN_PROGRESS, S.REQUIRES_ACTION), S.CANCELLED)),
     "cancel of what is executed": Signal(

@@ -15,7 +15,6 @@ from adlatus.runs.journal import Journal, LeaseLost
 from adlatus.store import leases
 from adlatus.store.db import Database
 from adlatus.store.leases import WAKE_CHANNEL, Interruption, Lease
-from adlatus.telemetry import Metrics
 from adlatus.wire.common import LastError
 from adlatus.wire.runs import RunStatus
 from adlatus.worker import Worker
@@ -49,7 +48,7 @@ async def lease_s(database: Database, run_id: str) -> float:
 def test_every_run_is_claimed_once_however_many_want_it(loop: Loop, database: Database) -> None:
     async def claim_all(owner: str) -> list[Lease]:
         mine: list[Lease] = []
-        while claimed := await leases.claim(database, owner, 3):
+        while claimed := await leases.RUNS.claim(database, owner, 3):
             assert len(claimed) <= 3
             mine += claimed
         return mine
@@ -74,7 +73,7 @@ def test_the_oldest_run_is_claimed_first(loop: Loop, database: Database) -> None
     async def scenario() -> None:
         runs = [(await add_run(database))[0].id for _ in range(5)]
         await execute(database, "UPDATE runs SET created_at = created_at - 10 WHERE id = $1", runs[3])
-        order = [(await leases.claim(database, "me", 1))[0].run_id for _ in runs]
+        order = [(await leases.RUNS.claim(database, "me", 1))[0].run_id for _ in runs]
         assert order == [runs[3], *runs[:3], runs[4]]
 
     loop.run(scenario())
@@ -85,7 +84,7 @@ def test_what_nobody_has_to_work_on_is_not_claimed(loop: Loop, database: Databas
     async def scenario() -> None:
         run, _ = await add_run(database)
         await put(database, run.id, status)
-        claimed = await leases.claim(database, "me", 10)
+        claimed = await leases.RUNS.claim(database, "me", 10)
         wanted = status in (RunStatus.QUEUED, RunStatus.IN_PROGRESS, RunStatus.CANCELLING)
         assert [lease.run_id for lease in claimed] == ([run.id] if wanted else [])
 
@@ -96,12 +95,12 @@ def test_a_live_lease_is_not_claimed_and_an_expired_one_is(loop: Loop, database:
     async def scenario() -> None:
         lost = await add_leased(database)
         assert 14 < await lease_s(database, lost.run_id) <= 15
-        assert await leases.claim(database, "another", 10) == []
+        assert await leases.RUNS.claim(database, "another", 10) == []
         await expire_lease(database, lost.run_id)
-        [taken] = await leases.claim(database, "another", 10)
+        [taken] = await leases.RUNS.claim(database, "another", 10)
         assert (taken.run_id, taken.attempt) == (lost.run_id, 2)
         assert taken.token != lost.token
-        assert await leases.heartbeat(database, [lost.token, taken.token]) == {taken.token: RunStatus.QUEUED}
+        assert await leases.RUNS.heartbeat(database, [lost.token, taken.token]) == {taken.token: RunStatus.QUEUED}
 
     loop.run(scenario())
 
@@ -112,7 +111,7 @@ def test_a_heartbeat_renews_a_lease_and_tells_the_status(loop: Loop, database: D
         other = await add_leased(database)
         await put(database, second.run_id, RunStatus.CANCELLING)
         await execute(database, "UPDATE runs SET lease_expires_at = now() + interval '1 second'")
-        statuses = await leases.heartbeat(database, [first.token, second.token, "none"])
+        statuses = await leases.RUNS.heartbeat(database, [first.token, second.token, "none"])
         assert statuses == {first.token: RunStatus.QUEUED, second.token: RunStatus.CANCELLING}
         assert [await lease_s(database, lease.run_id) > 14 for lease in (first, second, other)] == [True, True, False]
 
@@ -123,8 +122,8 @@ def test_an_expired_lease_that_nobody_claimed_lives_again_by_a_heartbeat(loop: L
     async def scenario() -> None:
         lease = await add_leased(database)
         await expire_lease(database, lease.run_id)
-        assert await leases.heartbeat(database, [lease.token]) == {lease.token: RunStatus.QUEUED}
-        assert await leases.claim(database, "another", 10) == []
+        assert await leases.RUNS.heartbeat(database, [lease.token]) == {lease.token: RunStatus.QUEUED}
+        assert await leases.RUNS.claim(database, "another", 10) == []
 
     loop.run(scenario())
 
@@ -134,11 +133,11 @@ def test_a_run_is_handed_back_by_who_holds_it_only(loop: Loop, database: Databas
         lost = await add_leased(database)
         await put(database, lost.run_id, RunStatus.IN_PROGRESS)
         await expire_lease(database, lost.run_id)
-        [taken] = await leases.claim(database, "another", 1)
+        [taken] = await leases.RUNS.claim(database, "another", 1)
         before = await contents(database)
-        await leases.release_if_held(database, lost)
+        await leases.RUNS.release_if_held(database, lost)
         assert await contents(database) == before
-        await leases.release_if_held(database, taken)
+        await leases.RUNS.release_if_held(database, taken)
         [row] = await execute(database, "SELECT status, lease_token FROM runs")
         assert dict(row) == {"status": "in_progress", "lease_token": None}
 
@@ -150,8 +149,8 @@ def test_all_leases_are_freed_where_no_other_process_can_be(loop: Loop, database
         for _ in range(3):
             await add_leased(database)
         await add_run(database)
-        assert await leases.release_all(database) == 3
-        assert len(await leases.claim(database, "me", 10)) == 4
+        assert await leases.RUNS.release_all(database) == 3
+        assert len(await leases.RUNS.claim(database, "me", 10)) == 4
 
     loop.run(scenario())
 
@@ -197,7 +196,7 @@ def test_who_has_lost_a_lease_writes_nothing(loop: Loop, database: Database, wri
             case "stolen":
                 await steal(database, lease.run_id)
             case "freed":
-                await leases.release_all(database)
+                await leases.RUNS.release_all(database)
             case "ended":
                 await before_that.end(COMPLETED)
             case "deleted":
@@ -231,8 +230,8 @@ class Hands:
             raise
 
 
-def worker_of(database: Database, hands: Hands, wakeup: Wakeup, concurrency: int = 10) -> Worker:
-    return Worker(database, wakeup, Metrics(), hands.handle, concurrency=concurrency)
+def worker_of(database: Database, hands: Hands, wakeup: Wakeup, concurrency: int = 10) -> Worker[Lease]:
+    return Worker(database, wakeup, leases.RUNS, hands.handle, concurrency=concurrency)
 
 
 async def until(look: Callable[[], Any]) -> None:
@@ -279,7 +278,7 @@ def test_a_run_on_which_its_executor_fails_counts_as_abandoned(loop: Loop, datab
                 raise ValueError("a fault of ours")
             await asyncio.Event().wait()
 
-        worker = Worker(database, Wakeup(), Metrics(), fail, concurrency=1)
+        worker = Worker(database, Wakeup(), leases.RUNS, fail, concurrency=1)
         running = asyncio.create_task(worker.run())
         await until(lambda: len(seen) == 4)
         assert seen == [0, 1, 2, 3]
@@ -302,7 +301,7 @@ def test_a_worker_that_stops_hands_back_what_it_has(loop: Loop, database: Databa
         await worker.stop()
         await running
         assert [reason for _, reason in hands.interrupted] == [Interruption.STOP] * 2
-        assert len(await leases.claim(database, "another", 10)) == 3
+        assert len(await leases.RUNS.claim(database, "another", 10)) == 3
 
     loop.run(scenario())
 
@@ -319,7 +318,7 @@ def test_a_run_that_comes_in_while_the_worker_stops_is_handed_back(loop: Loop, d
         worker.start(lease)
         await worker.stop()
         assert hands.began == []
-        [claimed] = await leases.claim(database, "another", 10)
+        [claimed] = await leases.RUNS.claim(database, "another", 10)
         assert claimed.run_id == lease.run_id
 
     loop.run(scenario())

@@ -161,7 +161,7 @@ def test_an_overdue_run_expires_unless_somebody_executes_it(
         if overdue:
             await execute(database, "UPDATE runs SET created_at = created_at - 601, expires_at = expires_at - 601")
         if executing and status in HELD:
-            assert await leases.claim(database, "me", 1)
+            assert await leases.RUNS.claim(database, "me", 1)
         before = await contents(database)
         ends = overdue and not (executing and status in HELD)
         assert await expire(database, EventLog(database)) == int(ends)

@@ -126,8 +126,8 @@ def test_a_run_that_three_executors_died_of_fails(loop: Loop, database: Database
 
 def test_a_run_that_was_handed_back_often_is_still_executed(loop: Loop, database: Database) -> None:
     async def hand_back() -> None:
-        [lease] = await leases.claim(database, "the polite", 1)
-        await leases.release_if_held(database, lease)
+        [lease] = await leases.RUNS.claim(database, "the polite", 1)
+        await leases.RUNS.release_if_held(database, lease)
 
     async def prepare() -> Any:
         run, _ = await add_run(database, text="[[say: The whole answer.]]")
@@ -229,7 +229,7 @@ def test_calls_that_have_outputs_are_not_asked_for_again(
 
         async def die(run_id: str) -> None:
             if death is None:
-                assert await leases.claim(database, "the dead", 1)
+                assert await leases.RUNS.claim(database, "the dead", 1)
                 await expire_lease(database, run_id)
             else:
                 await claim_and_die(database, *death)

@@ -18,10 +18,19 @@ class Wakeup:
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self._others: list[Wakeup] = []
+
+    def another(self) -> "Wakeup":
+        """The same for another waiter of this process, which has only one here."""
+        other = Wakeup()
+        self._others.append(other)
+        return other
 
     def set(self) -> None:
-        """Wake the waiter of this process."""
+        """Wake the waiters of this process."""
         self._event.set()
+        for other in self._others:
+            other.set()
 
     async def wait(self, timeout_s: float) -> bool:
         """Whether a wake-up came within the time; clears it."""

@@ -6,7 +6,8 @@ is refused, not searched as gibberish; the parser of text refuses other binary c
 """
 
 from enum import StrEnum
-from pathlib import PurePosixPath
+
+from adlatus.wire.vector_stores import SEARCHABLE, extension
 
 
 class Kind(StrEnum):
@@ -21,8 +22,7 @@ class Kind(StrEnum):
     """.doc: the binary format of Word 97 to 2003."""
 
 
-_TEXTS = ".c .cs .cpp .css .go .java .js .json .md .php .py .rb .sh .tex .ts .txt"
-_BY_EXTENSION = dict.fromkeys(_TEXTS.split(), Kind.TEXT) | {
+_CONTAINED = {
     ".html": Kind.HTML,
     ".pdf": Kind.PDF,
     ".docx": Kind.OFFICE,
@@ -34,19 +34,14 @@ HEAD_BYTES = 1024
 """How much of a file `kind` wants to see. A PDF's first line may stand this far behind some rubbish."""
 
 
-def extension(filename: str) -> str:
-    """The extension in lower case with its dot, or the empty string."""
-    return PurePosixPath(filename).suffix.lower()
-
-
 def is_supported(filename: str) -> bool:
-    """Whether files of this extension can be searched. *Source*: OpenAI's guides, file types of file search."""
-    return extension(filename) in _BY_EXTENSION
+    """Whether files of this extension can be searched."""
+    return extension(filename) in SEARCHABLE
 
 
 def kind(filename: str, head: bytes) -> Kind | None:
     """The parser for a supported file that begins with `head`, or None if its content is not what its name says."""
-    named = _BY_EXTENSION[extension(filename)]
+    named = _CONTAINED.get(extension(filename), Kind.TEXT)
     contained = _container(head)
     if named in (Kind.TEXT, Kind.HTML):
         begins_as_one = contained is not None and (contained is not Kind.PDF or head.startswith(b"%PDF-"))

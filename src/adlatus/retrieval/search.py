@@ -1,11 +1,19 @@
 """Finds passages in vector stores: the one path of the search endpoint and of the tool of runs."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 
-from adlatus.backends.vectors.filters import Filter, Scalar
-from adlatus.backends.vectors.protocol import Weights
+from adlatus.backends.vectors.filters import AllOf, AnyOf, Equal, Filter, Order, Ordered, Scalar
+from adlatus.backends.vectors.protocol import Search, Space, Weights
 from adlatus.resources import Resources
+from adlatus.store import vector_store_files, vector_stores
+from adlatus.wire.vector_stores import ComparisonFilter, CompoundFilter
+
+SETTLING_S = 60.0
+"""How long a run waits for the files of its thread. *Source*: the guides."""
+POLL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,68 @@ class Result:
 
 
 async def search(resources: Resources, project_id: str, question: Question) -> list[Result]:
-    """The best passages, best first. Raises `Unavailable` where the index does not answer, `ModelError` where the
-    embedding model does not.
+    """The best passages, best first. The stores count as used now.
+
+    Raises `NotFound` and `InvalidRequest` for stores that are not there or have expired, `Unavailable` where the index
+    does not answer, `ModelError` where the embedding model does not.
     """
-    raise NotImplementedError(f"{resources}, {project_id}, {question}")
+    database, store_ids = resources.database, list(question.vector_store_ids)
+    await vector_stores.usable(database, project_id, store_ids)
+    await vector_stores.use(database, store_ids)
+    found = []
+    for model, dimensions, late in await vector_store_files.spaces(database, store_ids):
+        space = Space(model, dimensions, late)
+        embedder = resources.embedder
+        for query in question.queries:
+            vector = None
+            if embedder and embedder.name == model:
+                vector = (await embedder.embed_query(query)).tolist()
+            languages = await resources.index.languages(space, store_ids)
+            found += await resources.index.search(
+                space, Search(store_ids, query, vector, languages, question.filter, question.weights, question.limit)
+            )
+    live = await vector_store_files.searchable(
+        database, {(hit.chunk.vector_store_id, hit.chunk.file_id) for hit in found}
+    )
+    results = []
+    for hit in found:
+        row = live.get((hit.chunk.vector_store_id, hit.chunk.file_id))
+        if row is not None:
+            results.append(
+                Result(
+                    row["vector_store_id"],
+                    row["id"],
+                    row["filename"],
+                    min(1.0, hit.score),
+                    row["attributes"],
+                    hit.chunk.text,
+                    hit.chunk.page_from,
+                    hit.chunk.page_to,
+                )
+            )
+    return results[: question.limit]
+
+
+async def thread_files_settled(resources: Resources, project_id: str, vector_store_ids: Collection[str]) -> bool:
+    """Wait until no file of some stores is in progress, for a minute at most; whether that is so."""
+    await vector_stores.usable(resources.database, project_id, list(vector_store_ids))
+    give_up_at = monotonic() + SETTLING_S
+    while not await vector_store_files.settled(resources.database, list(vector_store_ids)):
+        if monotonic() >= give_up_at:
+            return False
+        await asyncio.sleep(POLL_S)
+    return True
+
+
+def filter_of(wanted: ComparisonFilter | CompoundFilter) -> Filter:
+    """A filter of a request as the index takes it."""
+    if isinstance(wanted, CompoundFilter):
+        inner = [filter_of(each) for each in wanted.filters]
+        return AllOf(inner) if wanted.type == "and" else AnyOf(inner)
+    match wanted.type:
+        case "gt" | "gte" | "lt" | "lte":
+            assert not isinstance(wanted.value, list), "checked where it came in"
+            return Ordered(wanted.key, Order(wanted.type), wanted.value)
+        case _:
+            values = wanted.value if isinstance(wanted.value, list) else [wanted.value]
+            return Equal(wanted.key, values, negated=wanted.type in ("ne", "nin"))

@@ -19,9 +19,8 @@ MARGIN_S = 300
 """Between the last moment at which a row may take its bytes and the first at which they may be deleted."""
 BATCH = 100
 
-live: FromClause = (
-    select(files).where(or_(files.c.expires_at.is_(None), files.c.expires_at > unix_now)).subquery("live_files")
-)
+not_expired = or_(files.c.expires_at.is_(None), files.c.expires_at > unix_now)
+live: FromClause = select(files).where(not_expired).subquery("live_files")
 """The files that have not expired: all that a client may see."""
 
 
@@ -146,7 +145,7 @@ _USED = select(
 _removed = (
     delete(files)
     .where(files.c.id == param("by_id", Text()), files.c.project_id == param("project_id", Text()))
-    .where(or_(files.c.expires_at.is_(None), files.c.expires_at > unix_now))
+    .where(not_expired)
     .returning(_key, files.c.project_id)
     .cte("removed")
 )

@@ -1,32 +1,41 @@
-"""Leases on runs: who executes a run, fenced by a token, by the clock of the database alone.
+"""Leases on work: who executes a run or indexes a file, fenced by a token, by the clock of the database alone.
 
 A lease is renewed by heartbeats and free to be claimed by anyone once it has run out. Status is none of its business.
 """
 
 import enum
 import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import reduce
+from operator import add
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Column,
     ColumnElement,
-    Select,
+    Table,
     Text,
     any_,
     case,
     func,
+    literal,
     null,
     or_,
     select,
     text,
+    true,
+    tuple_,
     update,
 )
 
-from adlatus.store.db import Connection, param
-from adlatus.store.tables import runs
+from adlatus.store.db import Connection, Row, param
+from adlatus.store.tables import runs, vector_store_files
 from adlatus.wire.runs import RunStatus
+from adlatus.wire.vector_stores import FileStatus
 
 LEASE_S = 15.0
 """Seconds a lease lasts without a heartbeat."""
@@ -39,11 +48,11 @@ WAKE_CHANNEL = "adlatus_wakeup"
 
 
 class Interruption(enum.Enum):
-    """Why a worker cancels the task that executes a run."""
+    """Why a worker cancels the task that works under a lease."""
 
     CANCEL = "the run is to be cancelled"
-    LOST = "the lease ran out or the run is gone: write nothing more"
-    STOP = "this process stops: hand the run back"
+    LOST = "the lease ran out or the work is gone: write nothing more"
+    STOP = "this process stops: hand the work back"
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,35 @@ class Lease:
     abandoned: int = 0
     interruption: Interruption | None = field(default=None, compare=False)
 
+    @property
+    def told(self) -> dict[str, str]:
+        """What a log says of whom it is about."""
+        return {"run_id": self.run_id, "project_id": self.project_id}
+
+
+@dataclass
+class FileLease:
+    """A claimed file of a vector store, which is to be made searchable. Otherwise as `Lease`."""
+
+    vector_store_id: str
+    file_id: str
+    seq: int
+    project_id: str
+    token: str
+    attempt: int
+    abandoned: int = 0
+    interruption: Interruption | None = field(default=None, compare=False)
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What a log says of whom it is about."""
+        return {"vector_store_id": self.vector_store_id, "file_id": self.file_id, "project_id": self.project_id}
+
+    @property
+    def key(self) -> str:
+        """Under what the index has the chunks of this attempt. The triggers of the migration make the same."""
+        return f"{self.file_id}.{self.seq}.{self.attempt}"
+
 
 def new_claim(owner: str) -> Claim:
     """A claim with a token that was never used before."""
@@ -79,83 +117,114 @@ lease_end: ColumnElement[datetime] = func.now() + text(f"interval '{LEASE_S} sec
 """The instant at which a lease that is taken or renewed now runs out."""
 
 FREED = {"lease_owner": null(), "lease_token": null(), "lease_expires_at": null()}
-"""Column values of a run without a lease."""
+"""Column values of work without a lease."""
 
-_columns = (runs.c.id, runs.c.thread_id, runs.c.project_id, runs.c.lease_token, runs.c.attempt, runs.c.abandoned)
-_free: Select[tuple[str]] = (
-    select(runs.c.id)
-    .where(
-        runs.c.status.in_(CLAIMABLE),
-        or_(runs.c.lease_token.is_(None), runs.c.lease_expires_at < func.now()),
+AnyLease = TypeVar("AnyLease", bound=Lease | FileLease)
+
+
+class Leases(Generic[AnyLease]):
+    """The leases on the rows of one table, whose lease columns are those of runs."""
+
+    def __init__(
+        self,
+        table: Table,
+        keys: Sequence[Column[Any]],
+        claimable: Sequence[str],
+        of: Callable[[Row], AnyLease],
+        *,
+        due: ColumnElement[bool] | None = None,
+    ) -> None:
+        self._of = of
+        free = (
+            select(*keys)
+            .where(
+                table.c.status.in_(claimable),
+                or_(table.c.lease_token.is_(None), table.c.lease_expires_at < func.now()),
+                true() if due is None else due,
+            )
+            .order_by(table.c.created_at, table.c.seq)
+            .limit(param("row_limit", BigInteger()))
+            .with_for_update(skip_locked=True, of=table)
+        )
+        identity: ColumnElement[str] = reduce(add, [part for key in keys for part in (literal(":"), key)])
+        self._claim = (
+            update(table)
+            .where(tuple_(*keys).in_(free))
+            .values(
+                lease_owner=param("owner", Text()),
+                lease_token=param("token", Text()) + identity,
+                lease_expires_at=lease_end,
+                attempt=table.c.attempt + 1,
+                abandoned=table.c.abandoned + case((table.c.lease_token.is_not(None), 1), else_=0),
+            )
+            .returning(table)
+        )
+        self._heartbeat = (
+            update(table)
+            .where(table.c.lease_token == any_(param("tokens", ARRAY(Text))))
+            .values(lease_expires_at=lease_end)
+            .returning(table.c.lease_token, table.c.status)
+        )
+        held = table.c.lease_token == param("token", Text())
+        abandoned = {**FREED, "abandoned": table.c.abandoned + 1}
+        self._release = update(table).where(held).values(FREED).returning(table.c.id)
+        self._abandon = update(table).where(held).values(abandoned).returning(table.c.id)
+        self._release_all = (
+            update(table).where(table.c.lease_token.is_not(None)).values(abandoned).returning(table.c.id)
+        )
+
+    async def claim(self, connection: Connection, owner: str, limit: int) -> list[AnyLease]:
+        """Up to `limit` pieces of work that nobody does, the oldest first, leased to `owner`."""
+        token = secrets.token_hex(16)
+        return [self._of(row) for row in await connection.fetch(self._claim, owner=owner, token=token, row_limit=limit)]
+
+    async def heartbeat(self, connection: Connection, tokens: list[str]) -> dict[str, str]:
+        """Renew the leases of `tokens`; the status by token of those that still hold. What is missing is lost."""
+        rows = await connection.fetch(self._heartbeat, tokens=tokens)
+        return {row["lease_token"]: row["status"] for row in rows}
+
+    async def release_if_held(self, connection: Connection, lease: AnyLease) -> None:
+        """Hand work back, its status as it is; nothing happens if the lease is somebody else's by now."""
+        await connection.fetch(self._release, token=lease.token)
+
+    async def abandon_if_held(self, connection: Connection, lease: AnyLease) -> None:
+        """Hand work back whose executor has failed; it counts as one that died with it, so that this does not go on."""
+        await connection.fetch(self._abandon, token=lease.token)
+
+    async def release_all(self, connection: Connection) -> int:
+        """Free every lease of executors that are dead. Only for who knows that no other process works on this database.
+
+        Returns how many there were.
+        """
+        return len(await connection.fetch(self._release_all))
+
+
+def _of_run(row: Row) -> Lease:
+    return Lease(row["id"], row["thread_id"], row["project_id"], row["lease_token"], row["attempt"], row["abandoned"])
+
+
+def _of_file(row: Row) -> FileLease:
+    return FileLease(
+        row["vector_store_id"],
+        row["id"],
+        row["seq"],
+        row["project_id"],
+        row["lease_token"],
+        row["attempt"],
+        row["abandoned"],
     )
-    .order_by(runs.c.created_at, runs.c.seq)
-    .limit(param("row_limit", BigInteger()))
-    .with_for_update(skip_locked=True)
+
+
+RUNS: Leases[Lease] = Leases(runs, (runs.c.id,), CLAIMABLE, _of_run)
+FILES: Leases[FileLease] = Leases(
+    vector_store_files,
+    (vector_store_files.c.vector_store_id, vector_store_files.c.id),
+    (FileStatus.IN_PROGRESS,),
+    _of_file,
+    due=vector_store_files.c.retry_at <= func.now(),
 )
-_CLAIM = (
-    update(runs)
-    .where(runs.c.id.in_(_free))
-    .values(
-        lease_owner=param("owner", Text()),
-        lease_token=param("token", Text()) + ":" + runs.c.id,
-        lease_expires_at=lease_end,
-        attempt=runs.c.attempt + 1,
-        abandoned=runs.c.abandoned + case((runs.c.lease_token.is_not(None), 1), else_=0),
-    )
-    .returning(*_columns)
-)
-_HEARTBEAT = (
-    update(runs)
-    .where(runs.c.lease_token == any_(param("tokens", ARRAY(Text))))
-    .values(lease_expires_at=lease_end)
-    .returning(runs.c.lease_token, runs.c.status)
-)
-_RELEASE = update(runs).where(runs.c.lease_token == param("token", Text())).values(**FREED).returning(runs.c.id)
-_ABANDON = (
-    update(runs)
-    .where(runs.c.lease_token == param("token", Text()))
-    .values(**FREED, abandoned=runs.c.abandoned + 1)
-    .returning(runs.c.id)
-)
-_RELEASE_ALL = (
-    update(runs)
-    .where(runs.c.lease_token.is_not(None))
-    .values(**FREED, abandoned=runs.c.abandoned + 1)
-    .returning(runs.c.id)
-)
+
 _WAKE = select(func.pg_notify(WAKE_CHANNEL, ""))
-
-
-async def claim(connection: Connection, owner: str, limit: int) -> list[Lease]:
-    """Up to `limit` runs that nobody executes, the oldest first, leased to `owner`."""
-    rows = await connection.fetch(_CLAIM, owner=owner, token=secrets.token_hex(16), row_limit=limit)
-    return [
-        Lease(r["id"], r["thread_id"], r["project_id"], r["lease_token"], r["attempt"], r["abandoned"]) for r in rows
-    ]
-
-
-async def heartbeat(connection: Connection, tokens: list[str]) -> dict[str, RunStatus]:
-    """Renew the leases of `tokens`; the status by token of those that still hold. What is missing is lost."""
-    rows = await connection.fetch(_HEARTBEAT, tokens=tokens)
-    return {row["lease_token"]: RunStatus(row["status"]) for row in rows}
-
-
-async def release_if_held(connection: Connection, lease: Lease) -> None:
-    """Hand a run back, its status as it is; nothing happens if the lease is somebody else's by now."""
-    await connection.fetch(_RELEASE, token=lease.token)
-
-
-async def abandon_if_held(connection: Connection, lease: Lease) -> None:
-    """Hand a run back whose executor has failed; it counts as one that died with it, so that this does not go on."""
-    await connection.fetch(_ABANDON, token=lease.token)
-
-
-async def release_all(connection: Connection) -> int:
-    """Free every lease of executors that are dead. Only for who knows that no other process works on this database.
-
-    Returns how many there were.
-    """
-    return len(await connection.fetch(_RELEASE_ALL))
 
 
 async def wake(connection: Connection) -> None:

@@ -9,6 +9,9 @@ from sqlalchemy import BigInteger, FromClause, Select, Text, select, tuple_
 from adlatus.errors import not_found
 from adlatus.store.db import Connection, Row, param
 
+FILTERS = ("run_id", "status")
+"""Columns by which a list is filtered: a cursor counts that does not, or no longer, pass."""
+
 
 @dataclass(frozen=True)
 class Page:
@@ -60,7 +63,7 @@ def _statement(
             select(at.c.created_at, at.c.seq)
             .where(
                 at.c.id == param(cursor, Text()),
-                *(at.c[column] == param(f"in_{column}", Text()) for column in scope if column != "run_id"),
+                *(at.c[column] == param(f"in_{column}", Text()) for column in scope if column not in FILTERS),
             )
             .scalar_subquery()
         )
@@ -79,7 +82,7 @@ async def _check_cursors(
     for object_id in cursors.values():
         statement = select(table.c.id).where(table.c.id == object_id)
         for column, value in scope.items():
-            if column != "run_id":
+            if column not in FILTERS:
                 statement = statement.where(table.c[column] == value)
         if await connection.fetch_row(statement) is None:
             raise not_found(noun, object_id)

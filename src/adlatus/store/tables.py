@@ -4,12 +4,15 @@ JSON columns are `json`, not `jsonb`, which would lose the order of keys: object
 `seq` keeps the order of rows that were made in the same second.
 """
 
+from enum import StrEnum
+
 from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
+    Computed,
     DateTime,
     Float,
     ForeignKey,
@@ -31,6 +34,7 @@ from adlatus.wire.messages import MessageStatus
 from adlatus.wire.runs import RunStatus
 from adlatus.wire.steps import StepStatus
 from adlatus.wire.uploads import UploadStatus
+from adlatus.wire.vector_stores import FileStatus
 
 metadata = MetaData(
     naming_convention={
@@ -57,7 +61,7 @@ unix_now = func.floor(func.extract("epoch", func.now())).cast(BigInteger)
 _NOW = text("floor(extract(epoch FROM now()))::bigint")
 
 
-def _one_of(column: str, values: type[RunStatus] | type[StepStatus] | type[MessageStatus] | type[UploadStatus]) -> str:
+def _one_of(column: str, values: type[StrEnum]) -> str:
     return f"{column} IN ({_listed(tuple(values))})"
 
 
@@ -75,6 +79,10 @@ def _project() -> Column[str]:
 
 def _thread() -> Column[str]:
     return Column("thread_id", Text, ForeignKey("threads.id", ondelete="CASCADE"), nullable=False)
+
+
+def _vector_store() -> Column[str]:
+    return Column("vector_store_id", Text, ForeignKey("vector_stores.id", ondelete="CASCADE"), nullable=False)
 
 
 def _created() -> tuple[Column[int], Column[int]]:
@@ -336,6 +344,96 @@ loose_blobs = Table(
     Index(None, "due_at"),
     comment="Bytes in the storage that no row stands for yet, or any more: to be deleted when they are due",
 )
+
+vector_stores = Table(
+    "vector_stores",
+    metadata,
+    _id(),
+    _project(),
+    *_created(),
+    Column("name", Text),
+    Column("description", Text),
+    _json("metadata"),
+    Column("expires_after_days", Integer),
+    Column("last_active_at", BigInteger, nullable=False, server_default=_NOW),
+    Column("expires_at", BigInteger, Computed("last_active_at + expires_after_days * 86400::bigint", persisted=True)),
+    Column("emptied", Boolean, nullable=False, server_default=text("false")),  # since it expired
+    CheckConstraint("expires_after_days BETWEEN 1 AND 365", "expires_after_days"),
+    Index(None, "project_id", "created_at", "seq"),
+    Index(None, "expires_at", postgresql_where=text("expires_at IS NOT NULL AND NOT emptied")),
+)
+
+vector_store_file_batches = Table(
+    "vector_store_file_batches",
+    metadata,
+    _id(),
+    _project(),
+    _vector_store(),
+    *_created(),
+    _instant("cancelled_at"),
+    Index(None, "vector_store_id"),
+)
+
+vector_store_files = Table(
+    "vector_store_files",
+    metadata,
+    _vector_store(),
+    Column("id", Text, ForeignKey("files.id", ondelete="CASCADE"), nullable=False),
+    _project(),
+    *_created(),
+    Column("batch_id", Text, ForeignKey("vector_store_file_batches.id", ondelete="SET NULL")),
+    Column("status", Text, nullable=False),
+    _json("last_error", nullable=True),
+    Column("usage_bytes", BigInteger, nullable=False, server_default=text("0")),
+    _json("chunking_strategy"),
+    _json("attributes"),
+    # Where its chunks are: the space of their vectors, and how many there are
+    Column("embedding_model", Text),
+    Column("embedding_dimensions", Integer),
+    Column("late_interaction", Boolean),
+    Column("chunks", Integer),
+    # The lease, as of runs. Every attempt has chunks of its own; attempts that failed through no fault of the file's
+    # are counted, and repeated from `retry_at` on
+    Column("lease_owner", Text),
+    Column("lease_token", Text),
+    Column("lease_expires_at", DateTime(timezone=True)),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("abandoned", Integer, nullable=False, server_default=text("0")),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("retry_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    PrimaryKeyConstraint("vector_store_id", "id"),
+    CheckConstraint(_one_of("status", FileStatus), "status"),
+    CheckConstraint("(status = 'failed') = (last_error IS NOT NULL)", "last_error"),
+    CheckConstraint(
+        "(status = 'completed') = (embedding_model IS NOT NULL) AND (status = 'completed') = (chunks IS NOT NULL)"
+        " AND (status = 'completed') = (embedding_dimensions IS NOT NULL)"
+        " AND (status = 'completed') = (late_interaction IS NOT NULL)",
+        "space",
+    ),
+    CheckConstraint("status = 'in_progress' OR lease_token IS NULL", "lease_ended"),
+    CheckConstraint(
+        "(lease_token IS NULL) = (lease_expires_at IS NULL) AND (lease_token IS NULL) = (lease_owner IS NULL)",
+        "lease_whole",
+    ),
+    Index(None, "vector_store_id", "created_at", "seq"),
+    Index(None, "vector_store_id", "status", postgresql_include=["usage_bytes"]),
+    Index(None, "batch_id", "status", postgresql_where=text("batch_id IS NOT NULL")),
+    Index(None, "id"),
+    Index("ix_vector_store_files_claimable", "created_at", "seq", postgresql_where=text("status = 'in_progress'")),
+    Index("ix_vector_store_files_lease_token", "lease_token", postgresql_where=text("lease_token IS NOT NULL")),
+)
+
+loose_chunks = Table(
+    "loose_chunks",
+    metadata,
+    Column("vector_store_id", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("vector_store_id", "key"),
+    Index(None, "due_at"),
+    comment="Chunks in the index that no row stands for any more: to be deleted when due. No key: all of the store's",
+)
+"""Filled by triggers on `vector_stores` and `vector_store_files`, so that no way to delete a row forgets its chunks."""
 
 run_events = Table(
     "run_events",

@@ -31,13 +31,14 @@ _FAILED = "The vector index of this server does not answer; its log has the deta
 
 
 @asynccontextmanager
-async def open_edge(folder: Path) -> AsyncIterator["EdgeIndex"]:
-    """Own the index of a folder, which is made unless it is there.
+async def open_edge(folder: Path, *, when_needed: bool = False) -> AsyncIterator["EdgeIndex"]:
+    """Own the index of a folder, which is made unless it is there; `when_needed`: only once something is asked.
 
     Raises `StartupError` with advice where another process owns it, or where it cannot be read.
     """
     index = EdgeIndex(folder)
-    await index.start()
+    if not when_needed:
+        await index.start()
     try:
         yield index
     finally:
@@ -80,8 +81,8 @@ class EdgeIndex:
             if self._closed:
                 raise Unavailable("The vector index of this server is closed.")
             if self._engine is None or self._engine.gone:
-                log.warning("vector engine starts again")
                 if self._engine is not None:
+                    log.warning("vector engine starts again")
                     await self._engine.close()  # only then its lock is free
                 try:
                     await self.start()
@@ -92,8 +93,9 @@ class EdgeIndex:
             return self._engine
 
     async def ping(self) -> None:
-        """Return if the engine answers."""
-        await self._ask("ping")
+        """Return if the engine answers, or has not been needed yet."""
+        if self._engine is not None:
+            await self._ask("ping")
 
     async def ensure(self, space: Space) -> None:
         """Make the collection of a space unless it is there."""

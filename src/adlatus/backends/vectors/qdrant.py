@@ -53,7 +53,7 @@ class QdrantIndex:
 
     def __init__(self, client: AsyncQdrantClient, shown: str) -> None:
         self._client = client
-        self._shown = shown
+        self.shown = shown
         self._ensured: set[str] = set()
         self._indexed: dict[str, set[str]] = {}
 
@@ -63,11 +63,11 @@ class QdrantIndex:
         try:
             yield
         except (ApiException, QdrantException, ValueError, AssertionError) as error:  # the last two: no Qdrant's answer
-            log.error("vector database fails", url=self._shown, error=f"{type(error).__name__}: {error}"[:500])
+            log.error("vector database fails", url=self.shown, error=f"{type(error).__name__}: {error}"[:500])
             raise Unavailable(self._advice(error)) from error
 
     def _advice(self, error: Exception) -> str:
-        name = f"The vector database at {self._shown}"
+        name = f"The vector database at {self.shown}"
         match error:
             case UnexpectedResponse(status_code=status) if status in _REFUSED:
                 return f"{name} refused this server's key ({status}): check ADLATUS_QDRANT_API_KEY."
@@ -110,7 +110,7 @@ class QdrantIndex:
         except UnexpectedResponse:
             if not await self._client.collection_exists(space.collection):
                 raise
-        log.info("vector collection made", collection=space.collection, url=self._shown)
+        log.info("vector collection made", collection=space.collection, url=self.shown)
 
     async def upsert(self, space: Space, chunks: Sequence[Chunk]) -> None:
         """Add or replace chunks."""

@@ -1,0 +1,47 @@
+"""Chunks that no row stands for any more leave the index; what has expired is emptied.
+
+Any process may do this, several at once: everything is read from the database, and done twice does no harm.
+"""
+
+import asyncio
+
+import structlog
+
+from adlatus.errors import Unavailable
+from adlatus.resources import Resources
+from adlatus.store import vector_stores
+
+log = structlog.get_logger(__name__)
+
+PACE_S = 30.0
+BATCH = 100
+
+
+async def sweep_forever(resources: Resources) -> None:
+    """Sweep every half minute, until cancelled. Outages are waited out."""
+    while True:
+        try:
+            await sweep(resources)
+        except Unavailable as error:
+            log.warning("no chunks are swept", error=error.message)
+        except Exception:
+            log.exception("no chunks are swept at the moment; this is a fault")
+        await asyncio.sleep(PACE_S)
+
+
+async def sweep(resources: Resources) -> None:
+    """Empty expired stores, then delete all chunks that are due. Raises `Unavailable`."""
+    while expired := await vector_stores.empty_expired(resources.database):
+        log.info("vector stores expired", stores=expired)
+    while due := await vector_stores.loose(resources.database, BATCH):
+        for store_id, key in due:
+            await resources.index.delete(store_id, key or None)
+            await vector_stores.forget(resources.database, store_id, key)
+
+
+async def sweep_soon(resources: Resources) -> None:
+    """Sweep now if that works; what does not is swept later. For who has just deleted something."""
+    try:
+        await sweep(resources)
+    except Unavailable as error:
+        log.warning("chunks are deleted later", error=error.message)
