@@ -78,7 +78,7 @@ def toolbox(run: Run) -> Toolbox:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    return next(free for free in (name, *(f"{name}_{number}" for number in count(2))) if free not in taken)
+    return name if name not in taken else next(free for n in count(2) if (free := f"{name}_{n}") not in taken)
 
 
 def _type(tool: FileSearch) -> str:

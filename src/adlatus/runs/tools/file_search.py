@@ -4,10 +4,10 @@ What a step keeps is enough to tell the model again exactly what it was told: `A
 """
 
 import asyncio
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 import structlog
@@ -15,10 +15,9 @@ import structlog
 from adlatus.backends import tokens
 from adlatus.backends.refusals import ModelError
 from adlatus.backends.vectors.protocol import Weights
-from adlatus.errors import ApiError, InvalidRequest, Unavailable
+from adlatus.errors import NotFound, Unavailable
 from adlatus.resources import Resources
-from adlatus.retrieval import search as retrieval
-from adlatus.retrieval.search import Question, Result
+from adlatus.retrieval.search import Question, Result, search, thread_files_settled
 from adlatus.runs.calls import Call, text_of
 from adlatus.runs.citations import Passage, marker
 from adlatus.runs.tools.work import ToolFailed, Work
@@ -39,8 +38,6 @@ BUDGET, BUDGET_BELOW_LARGE = 16_000, 4_000
 
 RETRY_AFTER_S = (0.5, 1.0, 2.0)
 """Pauses before a search is tried again whose index does not answer."""
-
-SETTLED_WITHIN_S, SETTLED_POLL_S = 60.0, 0.2
 
 _AROUND_A_PASSAGE = 48  # its marker and pages, beside the name
 
@@ -196,13 +193,13 @@ def queries(arguments: str) -> list[str] | str:
 
 
 async def settled(resources: Resources, project_id: str, thread_id: str) -> None:
-    """Wait until no file of the thread's own store is in progress, a minute at most. *Source*: OpenAI's guide."""
-    stores = await threads.vector_store_ids(resources.database, thread_id)
-    give_up_at = time.monotonic() + SETTLED_WITHIN_S
-    while stores and time.monotonic() < give_up_at:
-        if await retrieval.thread_files_settled(resources, project_id, stores):
-            return
-        await asyncio.sleep(SETTLED_POLL_S)
+    """Wait until no file of the thread's own store is in progress, a minute at most. *Source*: OpenAI's guide.
+
+    Raises as `carry_out` does.
+    """
+    if stores := await threads.vector_store_ids(resources.database, thread_id):
+        with _failing():
+            await thread_files_settled(resources, project_id, stores)
 
 
 async def carry_out(work: Work, place: int, call: Call, tool: FileSearch) -> Json:
@@ -235,25 +232,33 @@ async def _found(work: Work, question: Question) -> list[Result]:
 
 async def _patiently(work: Work, question: Question) -> list[Result]:
     """The results; an index that does not answer is asked again a few times."""
-    for pause_s in (*RETRY_AFTER_S, None):
+    for pause_s in RETRY_AFTER_S:
         try:
-            return await retrieval.search(work.resources, work.project_id, question)
+            with _failing():
+                return await search(work.resources, work.project_id, question)
         except Unavailable as error:
-            if pause_s is None:
-                raise _failed("server_error", error.message) from error
             log.warning("a file search is tried again", error=error.message, after_s=pause_s)
-        except InvalidRequest:
-            raise
-        except ApiError as error:
-            raise _failed("server_error", error.message) from error
-        except ModelError as error:
-            code = "rate_limit_exceeded" if error.code == "rate_limit_exceeded" else "server_error"
-            raise _failed(code, error.message) from error
         await asyncio.sleep(pause_s)
-    raise AssertionError("the last attempt returns or raises")
+    try:
+        with _failing():
+            return await search(work.resources, work.project_id, question)
+    except Unavailable as error:
+        raise _failed(error.message) from error
 
 
-def _failed(code: Any, message: str) -> ToolFailed:
+@contextmanager
+def _failing() -> Iterator[None]:
+    """What a search raises, as what ends the run; but for what is unavailable, and what of the request is wrong."""
+    try:
+        yield
+    except NotFound as error:
+        raise _failed(error.message) from error
+    except ModelError as error:  # of the embedding model: the prompt is not to blame
+        raise _failed(error.message, rate_limited=error.code == "rate_limit_exceeded") from error
+
+
+def _failed(message: str, *, rate_limited: bool = False) -> ToolFailed:
+    code: Literal["rate_limit_exceeded", "server_error"] = "rate_limit_exceeded" if rate_limited else "server_error"
     return ToolFailed(LastError(code=code, message=f"The files could not be searched: {message}"))
 
 
