@@ -1,9 +1,11 @@
 """File search inside runs: each scenario as the transcript of its stream, what REST shows, and what the model saw."""
 
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -483,6 +485,29 @@ def test_what_can_be_shown_depends_on_the_budget(librarian: Server, http: httpx.
     _, _, [step, _] = check_ended(talk, talk.stream(max_prompt_tokens=3000))
     [search] = searches(step)
     assert 1 <= len(search["results"]) < 3
+
+
+def test_an_index_that_does_not_answer_fails_the_run(
+    loop: Loop, new_database: Callable[[], str], tmp_path: Path
+) -> None:
+    database_url = new_database()
+    with scripted(loop, database_url, tmp_path, SCRIPT) as server, client_of(server) as client:
+        store_id = store_of(client, upload(client, FOODS))
+    dead = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{dead.getsockname()[1]}"
+    dead.close()
+    with scripted(loop, database_url, tmp_path, SCRIPT, qdrant_url=url) as server, client_of(server) as client:
+        talk = researcher(client, QUESTION, store_id)
+        started = time.monotonic()
+        events = talk.stream()
+        assert time.monotonic() - started > 2, "it is tried again"
+        step_failed = ["thread.run.step.failed failed", "thread.run.failed failed", DONE]
+        assert transcript(events) == [*OPENING, *SEARCHING[:3], *step_failed]
+        ended, _, [step] = check_ended(talk, events)
+        assert ended["last_error"] == step["last_error"]
+        assert ended["last_error"]["code"] == "server_error"
+        assert ended["last_error"]["message"].startswith("The files could not be searched: ")
+        assert ended["usage"] == step["usage"]
 
 
 # --- The SDK
