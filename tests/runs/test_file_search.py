@@ -70,6 +70,7 @@ SCRIPT = [
     exchange("For ever?", {"tool_calls": [call("Filip")]}, tools=["file_search"]),
     exchange("For ever?", {"tool_calls": [call("Filip")]}, tools=["file_search"], results=""),
     exchange("For ever?", {"text": "Enough."}, results=""),
+    exchange("Late?", {"tool_calls": [call("Filip")], "delay_s": 0.5}),
     exchange("Slow?", {"tool_calls": [call("Filip")]}),
     exchange("Slow?", {"text": "It is the cake【4:0†favorite_foods.txt】.", "pace_s": 0.5}, results=""),
     exchange("Long?", {"tool_calls": [call("Filip")]}),
@@ -339,25 +340,35 @@ def test_a_tool_that_nobody_offered_is_refused_here(http: httpx.Client, foods: t
     assert talk.completed() == "I see."
 
 
-def test_a_store_that_has_expired_fails_the_run(librarian: Server, http: httpx.Client, foods: tuple[str, str]) -> None:
-    store = sent(http.post("/vector_stores", json={"expires_after": {"anchor": "last_active_at", "days": 1}}))["id"]
-    expire = f"UPDATE vector_stores SET last_active_at = 1 WHERE id = '{store}'"
-    librarian.loop.run(librarian.resources.database._pool.execute(expire))
-    for talk in (researcher(http, QUESTION, store), researcher(http, QUESTION, foods[1], store)):
-        run = talk.ended(talk.start()["id"])
-        assert run["status"] == "failed"
-        assert run["last_error"]["message"].startswith(f"Vector store '{store}' has expired")
-        assert [step["status"] for step in talk.steps(run["id"])] in ([], ["failed"])
-
-
-def test_a_store_that_is_gone_fails_the_run(http: httpx.Client) -> None:
-    store = store_of(http, upload(http, FOODS))
-    talk = researcher(http, QUESTION, store)
-    assert http.delete(f"/vector_stores/{store}").status_code == 200
-    run = talk.ended(talk.start()["id"])
-    if run["status"] == "failed":
-        assert store in run["last_error"]["message"]
-        assert run["last_error"]["code"] == "server_error"
+@pytest.mark.parametrize(
+    ("sql", "code", "message"),
+    [
+        (
+            "UPDATE vector_stores SET last_active_at = 1 WHERE id = $1",
+            "invalid_prompt",
+            "Vector store '{}' has expired.",
+        ),
+        (
+            "DELETE FROM vector_stores WHERE id = $1",
+            "server_error",
+            "The files could not be searched: No vector store found with id '{}'.",
+        ),
+    ],
+    ids=["expired", "gone"],
+)
+def test_a_store_that_goes_while_the_model_thinks_fails_the_run(
+    librarian: Server, http: httpx.Client, sql: str, code: str, message: str
+) -> None:
+    expiry = {"expires_after": {"anchor": "last_active_at", "days": 1}}
+    store_id = sent(http.post("/vector_stores", json=expiry))["id"]
+    talk = researcher(http, "Late?", store_id)
+    run_id = talk.start()["id"]
+    _execute(librarian, sql, store_id)
+    run = talk.ended(run_id)
+    assert (run["status"], run["last_error"]["code"]) == ("failed", code)
+    assert run["last_error"]["message"].startswith(message.format(store_id))
+    [step] = talk.steps(run["id"])
+    assert (step["status"], [search["results"] for search in searches(step)]) == ("failed", [[]])
 
 
 # --- Other ends

@@ -15,6 +15,7 @@ from adlatus.runs.lifecycle import IllegalMove, check, sources
 from adlatus.runs.shield import to_the_end
 from adlatus.runs.turn import Piece, Turn
 from adlatus.store import runs as statements
+from adlatus.store import tool_resources
 from adlatus.store.db import Connection, Database, Row, Transaction
 from adlatus.store.events import EventLog
 from adlatus.store.leases import Claim, Lease
@@ -99,8 +100,8 @@ class Journal:
         begun = row["started_at"] is not None
         steps = await self._database.fetch(statements.STEPS, the_run=self._lease.run_id) if begun else []
         ended = [step for step in steps if step["status"] != StepStatus.IN_PROGRESS]
-        stores = row["tool_resources"].get("file_search", {}).get("vector_store_ids", ())
-        loaded = Loaded(Run.of(row), ended, row["left_s"], begun, tuple(stores))
+        stores = tuple(tool_resources.store_ids(row["tool_resources"]))
+        loaded = Loaded(Run.of(row), ended, row["left_s"], begun, stores)
         self._used, self._include = loaded.used, row["include"]
         return loaded
 

@@ -74,8 +74,7 @@ async def add(tx: Transaction, project_id: str, request: CreateThreadRequest) ->
 async def vector_store_ids(connection: Connection, thread_id: str) -> list[str]:
     """The vector stores of a thread; none where it is gone."""
     row = await connection.fetch_row(_RESOURCES, the_thread=thread_id)
-    ids: list[str] = row["tool_resources"].get("file_search", {}).get("vector_store_ids", []) if row else []
-    return ids
+    return tool_resources.store_ids(row["tool_resources"]) if row else []
 
 
 async def lock(tx: Transaction, project_id: str, thread_id: str) -> Row:
