@@ -209,6 +209,8 @@ runs = Table(
     _json("usage", nullable=True),
     _json("response_format"),
     _json("tool_choice"),
+    # What its creator wants to be told in its stream beyond the objects themselves
+    Column("include", JSON, nullable=False, server_default=text("'[]'")),
     Column("parallel_tool_calls", Boolean, nullable=False),
     # The lease: who executes the run, until when without a heartbeat; how often the run was claimed, and how many of
     # its executors died without handing it back.
