@@ -99,6 +99,17 @@ class Settings(BaseSettings):
         int,
         Field(ge=16, description="Tokens that the endpoint's model reads at once; longer texts are embedded in parts"),
     ] = 8191
+    rerank_url: Annotated[
+        str | None,
+        Field(
+            description="Address of a reranker with its whole path, such as `http://localhost:8080/rerank`; "
+            "unset: none (docs/retrieval.md)"
+        ),
+    ] = None
+    rerank_api_key: Annotated[SecretStr | None, Field(description="Key for the reranker")] = None
+    rerank_model: Annotated[
+        str | None, Field(description="Model to ask the reranker for; unset: the one that it serves")
+    ] = None
     image_urls: Annotated[
         Literal["auto", "forward", "inline", "refuse"],
         Field(
