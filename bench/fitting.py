@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from adlatus.backends.vectors.protocol import Search
 from adlatus.retrieval.calibration import Curve, measures, scale_of
-from adlatus.retrieval.ranking import CANDIDATES
+from adlatus.retrieval.ranking import CANDIDATES, OF_EACH_HALF
 from bench.labelled import Asked, Key, Labelled
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ async def _measured(site: "Site", store: str, asked: Asked) -> list[tuple[Key, t
     scale = await scale_of(site.model)
     vector = (await site.model.embed_query(asked.text)).tolist()
     languages = await site.index.languages(site.space, [store])
-    search = Search([store], asked.text, vector, languages, limit=CANDIDATES)
+    search = Search([store], asked.text, vector, languages, limit=CANDIDATES, candidates=OF_EACH_HALF)
     hits = await site.index.search(site.space, search)
     found = measures(asked.text, hits, scale)
     return [((hit.chunk.file_id, hit.chunk.index), each) for hit, each in zip(hits, found, strict=True)]

@@ -21,7 +21,7 @@ from adlatus.backends.embeddings import fetch
 from adlatus.backends.embeddings.local import LocalModel
 from adlatus.backends.vectors.edge import open_edge
 from adlatus.backends.vectors.protocol import Search, Space, VectorIndex, Weights
-from adlatus.retrieval.ranking import CANDIDATES, Place, Scored, SpaceToSearch, rank
+from adlatus.retrieval.ranking import CANDIDATES, OF_EACH_HALF, Place, Scored, SpaceToSearch, rank
 from adlatus.retrieval.search import Question
 from adlatus.settings import Settings
 from bench import fitting, labelled
@@ -63,7 +63,9 @@ class Site:
             return [(each.chunk.file_id, each.chunk.index) for each in await self.ranked(store, text, by=by)]
         vector = (await self.model.embed_query(text)).tolist()
         languages = await self.index.languages(self.space, [store])
-        hits = await self.index.search(self.space, Search([store], text, vector, languages, limit=CANDIDATES))
+        hits = await self.index.search(
+            self.space, Search([store], text, vector, languages, limit=CANDIDATES, candidates=OF_EACH_HALF)
+        )
         return [(hit.chunk.file_id, hit.chunk.index) for hit in hits]
 
     async def quality(self, of: Labelled, asked: Sequence[Asked], by: str) -> Quality:

@@ -23,7 +23,7 @@ import psutil
 
 from adlatus.backends.vectors.edge import EdgeIndex, open_edge
 from adlatus.backends.vectors.protocol import Chunk, Search, Space
-from adlatus.retrieval.ranking import CANDIDATES
+from adlatus.retrieval.ranking import CANDIDATES, OF_EACH_HALF
 from bench.targets import percentile
 
 DIMENSIONS = 384
@@ -78,7 +78,7 @@ class Made:
         """So many queries, each in one store."""
         texts, vectors = self._texts(count, QUERY_WORDS), self._vectors(count).tolist()
         return [
-            Search([f"vs_{place % STORES}"], text, vector, frozenset({"english"}), limit=limit)
+            Search([f"vs_{place % STORES}"], text, vector, frozenset({"english"}), limit=limit, candidates=OF_EACH_HALF)
             for place, (text, vector) in enumerate(zip(texts, vectors, strict=True))
         ]
 

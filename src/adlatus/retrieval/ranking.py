@@ -25,11 +25,14 @@ from adlatus.retrieval.search import Question
 
 log = structlog.get_logger(__name__)
 
-CANDIDATES = 50
-"""Chunks that are looked at per query, at least: of each half of the search, and of both together."""
+CANDIDATES = 40
+"""Chunks that are scored per query, at least: more take longer and find nothing more."""
 
-WINDOWS_PER_PASSAGE = 3
-"""So many chunks can become one passage."""
+OF_EACH_HALF = 150
+"""Chunks of each half of the search: so many have both of their measures, and those without get the least one."""
+
+WINDOWS_PER_PASSAGE = 2
+"""So many chunks become one passage, in a file that is found throughout."""
 
 MORE = 4
 """How many times as many are asked for when too few still exist."""
@@ -150,7 +153,7 @@ async def _searched_alive(index: VectorIndex, asked: Sequence[_Asked], question:
 async def _searched(index: VectorIndex, asked: Sequence[_Asked], limit: int) -> list[_Asked]:
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(index.search(each.space, replace(each.search, limit=limit, candidates=limit)))
+            group.create_task(index.search(each.space, replace(each.search, limit=limit, candidates=OF_EACH_HALF)))
             for each in asked
         ]
     return [replace(each, hits=task.result()) for each, task in zip(asked, tasks, strict=True)]
