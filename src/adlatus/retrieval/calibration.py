@@ -86,8 +86,8 @@ class Curve:
 BOTH = Curve(meaning=5.25, words=6.64, bias=-5.47)
 MEANING_ONLY = Curve(meaning=9.25, words=0.0, bias=-5.24)
 WORDS_ONLY = Curve(meaning=0.0, words=10.89, bias=-3.8)
-"""After `python -m bench.retrieval --fit`. For `BOTH` that gives words twice the weight of meaning, because the questions
-it knows repeat the words of their answers; here meaning weighs more, for those that do not, and finds as much.
+"""After `python -m bench.retrieval --fit`. For `BOTH` that gives words twice the weight of meaning, because its
+questions repeat the words of their answers; here meaning weighs more, for those that do not, and finds as much.
 """
 
 _scales: "WeakKeyDictionary[Embedder, Scale]" = WeakKeyDictionary()
