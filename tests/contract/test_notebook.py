@@ -88,8 +88,9 @@ def annual_report(company: str) -> list[str]:
     """The pages of a long report in which one says what is asked for."""
     said = random.Random(company)
     words = "revenue risk segment operating income lease fiscal quarter tax market liability".split()  # noqa: SIM905
-    pages = [f"Page {number} of {company}: " + " ".join(said.choices(words, k=60)) for number in range(1, PAGES + 1)]
-    pages[PAGES // 2] += f" {company.upper()} {SHARES}" if company == "aapl" else " No shares are counted here."
+    # A line each: what stands beyond the edge of a page is not read
+    pages = [f"Page {number} of {company}: " + " ".join(said.choices(words, k=7)) for number in range(1, PAGES + 1)]
+    pages[PAGES // 2] = f"{company.upper()}: {SHARES}" if company == "aapl" else "No shares are counted here."
     return pages
 
 
@@ -240,7 +241,7 @@ def test_the_run_cells_leave_completed_runs_on_the_thread(session: Session) -> N
     assert runs[1].instructions == "New instructions that override the Assistant instructions"
     assert [tool.type for tool in runs[1].tools] == ["code_interpreter", "file_search"]
     assert len(session.said(first.thread_id)) == 2
-    assert [step.run_id for step in session.kept[33]["run_steps"].data] == [second.id]
+    assert {step.run_id for step in session.kept[33]["run_steps"].data} == {session.kept[20]["run"].id}
 
 
 def test_what_the_cells_made_exists_on_the_server(session: Session) -> None:
@@ -298,7 +299,7 @@ def test_the_batch_cell_prints_that_both_files_can_be_searched(session: Session)
 
 
 def test_the_message_file_cell_prints_the_store_of_the_thread(session: Session) -> None:
-    assert re.fullmatch(r"FileSearch\(vector_store_ids=\['vs_[0-9a-f]{32}'\]\)\n", session.printed[18])
+    assert re.fullmatch(r"\w*FileSearch\(vector_store_ids=\['vs_[0-9a-f]{32}'\]\)\n", session.printed[18])
 
 
 def test_the_streamed_search_cell_prints_footnotes(session: Session) -> None:
