@@ -17,7 +17,8 @@ from adlatus.backends.refusals import ModelError
 from adlatus.backends.vectors.protocol import Weights
 from adlatus.errors import NotFound, Unavailable
 from adlatus.resources import Resources
-from adlatus.retrieval.search import Question, Result, search, thread_files_settled
+from adlatus.retrieval.ranking import Question
+from adlatus.retrieval.search import Result, search, thread_files_settled
 from adlatus.runs.calls import Call, text_of
 from adlatus.runs.citations import Passage, marker
 from adlatus.runs.tools.work import ToolFailed, Work
