@@ -55,16 +55,21 @@ DIFFERENCES = {
 """Sentences of `limits` that only the server has (+), or only the schema (-), and why. The first that fits counts."""
 
 
-def limits(schema: Schema, described: Json, place: str) -> Iterator[str]:
+def limits(schema: Schema, described: Json, place: str, within: tuple[str, ...] = ()) -> Iterator[str]:
     """One sentence for each thing that a schema demands of a value or lets it be, whatever shape says so.
 
-    A place is a path such as `tools[]<function>.function.name`, where `<function>` is a branch of a union.
+    A place is a path such as `tools[]<function>.function.name`, where `<function>` is a branch of a union. `within` are
+    the references that lead there: what holds its own kind, as filters do, is described once.
     """
+    if (reference := described.get("$ref")) in within:
+        yield f"{place} may be nested"
+        return
+    within = (*within, reference) if reference else within
     described = schema.resolved(described)
     branches = described.get("anyOf") or (described.get("oneOf") if "properties" not in described else None)
     if branches:
         for branch in branches:
-            yield from limits(schema, branch, f"{place}{_tag(schema.resolved(branch), len(branches))}")
+            yield from limits(schema, branch, f"{place}{_tag(schema.resolved(branch), len(branches))}", within)
         return
     kind = described["type"]
     yield f"{place} may be {kind}" if kind == "null" else f"{place}: {kind}"
@@ -72,19 +77,19 @@ def limits(schema: Schema, described: Json, place: str) -> Iterator[str]:
     yield from (f"{place} may be {value!r}" for value in values)
     yield from (f"{place}: {name} {_plain(described[name])}" for name in LIMITS if name in described)
     if "items" in described:
-        yield from limits(schema, described["items"], f"{place}[]")
+        yield from limits(schema, described["items"], f"{place}[]", within)
     if kind == "object":
-        yield from _of_object(schema, described, place)
+        yield from _of_object(schema, described, place, within)
 
 
-def _of_object(schema: Schema, described: Json, place: str) -> Iterator[str]:
+def _of_object(schema: Schema, described: Json, place: str, within: tuple[str, ...]) -> Iterator[str]:
     for name in described.get("required", ()):
         yield f"{place}.{name} is required"
     for name, of_property in described.get("properties", {}).items():
-        yield from limits(schema, of_property, f"{place}.{name}")
+        yield from limits(schema, of_property, f"{place}.{name}", within)
     match described.get("additionalProperties", True):
         case dict() as of_others:
-            yield from limits(schema, of_others, f"{place}.*")
+            yield from limits(schema, of_others, f"{place}.*", within)
         case bool(allowed):
             yield f"{place} is {'open' if allowed else 'closed'}"
     if "propertyNames" in described:

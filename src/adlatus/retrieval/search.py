@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from time import monotonic
 
 from adlatus.backends.vectors.filters import AllOf, AnyOf, Equal, Filter, Order, Ordered, Scalar
-from adlatus.backends.vectors.protocol import Search, Space, Weights
+from adlatus.backends.vectors.protocol import Hit, Search, Space, Weights
 from adlatus.resources import Resources
 from adlatus.store import vector_store_files, vector_stores
+from adlatus.store.db import Row
 from adlatus.wire.vector_stores import ComparisonFilter, CompoundFilter
 
 SETTLING_S = 60.0
@@ -56,7 +57,7 @@ async def search(resources: Resources, project_id: str, question: Question) -> l
     database, store_ids = resources.database, list(question.vector_store_ids)
     await vector_stores.usable(database, project_id, store_ids)
     await vector_stores.use(database, store_ids)
-    found = []
+    found: list[Hit] = []
     for model, dimensions, late in await vector_store_files.spaces(database, store_ids):
         space = Space(model, dimensions, late)
         embedder = resources.embedder
@@ -68,26 +69,35 @@ async def search(resources: Resources, project_id: str, question: Question) -> l
             found += await resources.index.search(
                 space, Search(store_ids, query, vector, languages, question.filter, question.weights, question.limit)
             )
+    best = _best_first(found)
     live = await vector_store_files.searchable(
-        database, {(hit.chunk.vector_store_id, hit.chunk.file_id) for hit in found}
+        database, {(hit.chunk.vector_store_id, hit.chunk.file_id) for hit in best}
     )
-    results = []
+    results = [_result(hit, row) for hit in best if (row := live.get((hit.chunk.vector_store_id, hit.chunk.file_id)))]
+    return [result for result in results if result.score >= question.score_threshold][: question.limit]
+
+
+def _best_first(found: Sequence[Hit]) -> list[Hit]:
+    """Every passage once, by the query that found it best."""
+    best: dict[tuple[str, str, int], Hit] = {}
     for hit in found:
-        row = live.get((hit.chunk.vector_store_id, hit.chunk.file_id))
-        if row is not None:
-            results.append(
-                Result(
-                    row["vector_store_id"],
-                    row["id"],
-                    row["filename"],
-                    min(1.0, hit.score),
-                    row["attributes"],
-                    hit.chunk.text,
-                    hit.chunk.page_from,
-                    hit.chunk.page_to,
-                )
-            )
-    return results[: question.limit]
+        place = (hit.chunk.vector_store_id, hit.chunk.file_id, hit.chunk.index)
+        if place not in best or hit.score > best[place].score:
+            best[place] = hit
+    return sorted(best.values(), key=lambda hit: -hit.score)
+
+
+def _result(hit: Hit, row: Row) -> Result:
+    return Result(
+        row["vector_store_id"],
+        row["id"],
+        row["filename"],
+        max(0.0, min(1.0, hit.score)),
+        row["attributes"],
+        hit.chunk.text,
+        hit.chunk.page_from,
+        hit.chunk.page_to,
+    )
 
 
 async def thread_files_settled(resources: Resources, project_id: str, vector_store_ids: Collection[str]) -> bool:

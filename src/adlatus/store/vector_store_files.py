@@ -165,6 +165,8 @@ async def get_batch(connection: Connection, project_id: str, store_id: str, batc
 async def cancel_batch(tx: Transaction, project_id: str, store_id: str, batch_id: str) -> Row:
     """Cancel what of a batch is in progress; a batch that has ended stays as it is. Raises `NotFound`."""
     await get_batch(tx, project_id, store_id, batch_id)
+    # Before its files, as the deletion of the store takes them: else the two could wait for each other
+    await rows.get_locked(tx, vector_store_file_batches, BATCH_NOUN, batch_id)
     if await tx.fetch(_CANCEL_FILES, batch_id=batch_id):
         await tx.fetch(_CANCEL_BATCH, batch_id=batch_id)
         await leases.wake(tx)  # whoever works on one of them may stop
