@@ -32,8 +32,8 @@ DIFFERENCES = {
     r"\+ .*instructions: maxLength 256000": "those of an assistant are as long at most",
     r"\+ .*(messages: maxItems 100000|(attachments|content|tool_outputs): maxItems 1000)": AGAINST_ABUSE,
     r"\+ .*tool_outputs\[\]\.tool_call_id is required": "users of the original were told so by its errors",
-    r"\+ .*(file_id|assistant_id): maxLength 256|\+ .*\.model: maxLength 512": AGAINST_ABUSE,
-    r"\+ .*\.(model|assistant_id|file_id|url): minLength 1": "nothing is named by an empty string",
+    r"\+ .*(file_id|file_ids\[\]|assistant_id): maxLength 256|\+ .*\.model: maxLength 512": AGAINST_ABUSE,
+    r"\+ .*\.(model|assistant_id|file_id|file_ids\[\]|url): minLength 1": "nothing is named by an empty string",
     r"- .*image_url\.url: format uri": "the model endpoint says which addresses it can read, with words of its own",
     r"\+ .*\.(max_(prompt|completion)_tokens|last_messages): maximum 2147483647": "the database's integers end there",
     r"\+ POST /uploads \.purpose may be '(user_data|evals)'": "as of files, as an error of the original lists them",
@@ -41,6 +41,14 @@ DIFFERENCES = {
     r"\+ .*\.md5: pattern .*": "no other string is a checksum",
     r"\+ .*(filename: maxLength 4096|mime_type: maxLength 256|part_ids: maxItems 10000)": AGAINST_ABUSE,
     r"\+ .*part_ids: minItems 1|\+ .*\.(filename|mime_type): minLength 1": "nothing is made of nothing",
+    r"\+ POST /vector_stores.* \.(name|description): maxLength 512": AGAINST_ABUSE,
+    r"\+ .*\.chunk_overlap_tokens: (minimum 0|maximum 2048)": PROSE,
+    r"\+ .*(attributes\.\*|\.value(\[\])?): integer": "an integer is a number",
+    r"\+ .*\.filters.*: (maxItems 100|maxLength (64|512))": "attributes are not longer, and a request ends somewhere",
+    r"\+ .*\.value\[\]: boolean": "an attribute may be a boolean, so `in` may be given some",
+    r"\+ .*\.query(\[\])?: (maxItems 16|maxLength 4096)": AGAINST_ABUSE,
+    r"\+ .*\.query(\[\])?: (minItems|minLength) 1": "nothing is looked for by nothing",
+    r"- .*\.query\[\]: minItems 1": "the schema says of each query what it means of their array",
     r"- .*\.model may be '.*'": "any model may stand behind any name",
     r"- POST .*runs \.tools: maxItems 20|\+ POST .*runs \.tools: maxItems 128": (
         "an assistant with 128 tools must run, and a run may name those of its assistant"
@@ -66,7 +74,7 @@ def limits(schema: Schema, described: Json, place: str, within: tuple[str, ...] 
         return
     within = (*within, reference) if reference else within
     described = schema.resolved(described)
-    branches = described.get("anyOf") or (described.get("oneOf") if "properties" not in described else None)
+    branches = None if "properties" in described else described.get("anyOf") or described.get("oneOf")
     if branches:
         for branch in branches:
             yield from limits(schema, branch, f"{place}{_tag(schema.resolved(branch), len(branches))}", within)
