@@ -5,6 +5,7 @@ The oracles are OpenAI's schema and the server's own document.
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from tests.contract.making import JSON, REAL, Maker, Request
 from tests.contract.operations import EXTENSIONS
 from tests.contract.reasons import BY_SCHEMA, OF_BOTH, Reason
-from tests.contract.replay import events_of
+from tests.contract.replay import DEADLINE_S, events_of
 from tests.contract.schema import DEVIATIONS, Schema
 from tests.contract.test_openai_types import TYPES
 from tests.contract.tour import RUN, UPLOAD, Operation
@@ -54,17 +55,19 @@ class World:
         return response
 
     def _real(self, text: str) -> str:
-        return re.sub(r"\b(asst|thread|msg|run|step|file|upload|model)_real\b", lambda found: self._ids[found[1]], text)
+        kinds = "asst|thread|msg|run|step|file|upload|vsfb|vs|model"
+        return re.sub(rf"\b({kinds})_real\b", lambda found: self._ids[found[1]], text)
 
     def _make(self) -> None:
         assistant_id = self._http.post("assistants", json={"model": "m"}).json()["id"]
         messages = [{"role": "user", "content": "Hello"}]
         run = {"assistant_id": assistant_id, "thread": {"messages": messages}, "stream": True}
         events = events_of(self._http.post("threads/runs", json=run).text)
-        file = self._http.post("files", data={"purpose": "vision"}, files={"file": ("a.txt", b"Hello")}).json()
+        file = self._http.post("files", data={"purpose": "assistants"}, files={"file": ("a.txt", b"Hello")}).json()
         body = {"purpose": "vision", "filename": "a.txt", "bytes": 5, "mime_type": "text/plain"}
         upload = self._http.post("uploads", json=body).json()
         self._ids = {"asst": assistant_id, "file": file["id"], "upload": upload["id"], "model": "rehearsal"}
+        self._make_store(file["id"])
         for event in events:
             if event.name in (
                 "thread.created",
@@ -73,6 +76,16 @@ class World:
                 "thread.run.step.created",
             ):
                 self._ids[event.data["id"].partition("_")[0]] = event.data["id"]
+
+
+    def _make_store(self, file_id: str) -> None:
+        """A vector store, and a batch of one file in it, which can be searched."""
+        store = self._http.post("vector_stores", json={}).json()["id"]
+        batch = self._http.post(f"vector_stores/{store}/file_batches", json={"file_ids": [file_id]}).json()["id"]
+        give_up_at = time.monotonic() + DEADLINE_S
+        while self._http.get(f"vector_stores/{store}").json()["status"] == "in_progress":
+            assert time.monotonic() < give_up_at
+        self._ids |= {"vs": store, "vsfb": batch}
 
 
 @pytest.fixture
