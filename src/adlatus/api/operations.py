@@ -23,7 +23,11 @@ async def healthz() -> Response:
 @router.api_route("/readyz", methods=["GET", "HEAD"])
 async def readyz(request: Request, opened: Opened) -> Response:
     """Whether requests can be answered: 200 or 503, for those with a key with the state of each component."""
-    components = {"database": await _state(opened.database.fetch(_ONE)), "storage": await _state(opened.blobs.glance())}
+    components = {
+        "database": await _state(opened.database.fetch(_ONE)),
+        "storage": await _state(opened.blobs.glance()),
+        "index": await _state(opened.index.ping()),
+    }
     if worker := request.app.state.worker:
         components["executor"] = "ok" if worker.alive else "no heartbeat for longer than a lease"
     ready = all(state == "ok" for state in components.values())
