@@ -208,18 +208,20 @@ OF_BOTH = [
         r"Paths and query strings must not hold the NUL character \(%00\)\.",
     ),
     Reason(
-        "vector stores wait for issue 5",
-        post("/threads", tool_resources={"file_search": {"vector_stores": [{}]}}),
-        r"Vector stores are not offered by this version of the server: leave out '(.*)\.vector_stores'\.",
-        r"(thread\.)?tool_resources\.file_search",
-        "unsupported_value",
-    ),
-    Reason(
         "a decimal without a fraction is an integer for the schema only",
         run(max_prompt_tokens=300.0),
         r"Invalid type for '(.*)': expected an integer, but got a decimal instead\.",
         rf".*{WHOLE}",
         "invalid_type",
+    ),
+]
+BY_DOCUMENT = [
+    Reason(
+        "a thread has one vector store, the server's own document says in prose only",
+        post("/threads", tool_resources={"file_search": {"vector_store_ids": ["vs_x"], "vector_stores": [{}]}}),
+        r"Invalid '(.*)': only one of 'vector_store_ids' and 'vector_stores' may name a vector store\.",
+        r"(thread\.)?tool_resources\.file_search",
+        "invalid_value",
     ),
 ]
 BY_SCHEMA = [
