@@ -189,6 +189,7 @@ async def retrieve_vector_store_file_content(
     opened: Opened, project: Project, vector_store_id: VectorStoreId, file_id: FileId
 ) -> Response:
     """The text of a file as it was read."""
+    await stores.usable(opened.database, project, [vector_store_id])  # one that has expired has no chunks any more
     row = await files.get(opened.database, project, vector_store_id, file_id)
     if row["status"] != FileStatus.COMPLETED:
         raise InvalidRequest(f"The content of '{file_id}' cannot be shown: its status is '{row['status']}'.")
