@@ -1,7 +1,7 @@
 """/v1/vector_stores"""
 
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Query, Response
 from starlette.responses import StreamingResponse
@@ -46,7 +46,7 @@ from adlatus.wire.vector_stores import (
 router = keyed_router()
 """The original did not want the beta header here. *Source*: recorded requests."""
 
-StatusFilter = Annotated[FileStatus | None, Query(alias="filter")]
+StatusFilter = Annotated[Literal["in_progress", "completed", "failed", "cancelled"] | None, Query(alias="filter")]
 POLL_AFTER_MS = "100"
 """What the SDK's polling helpers are told: come back soon."""
 
