@@ -2,7 +2,6 @@
 
 import re
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -289,13 +288,6 @@ def test_an_id_of_another_kind_is_told_by_every_operation(
     message = "Invalid 'vector_store_id': 'file-x'. Expected an ID that begins with 'vs_'."
     response = http.request(method, f"/vector_stores/file-x{path}", json=body)
     assert refusal(response) == (400, message, "vector_store_id", "invalid_value")
-
-
-@pytest.fixture
-def stranger(server: Server) -> Iterator[httpx.Client]:
-    """A client of another project."""
-    with httpx.Client(base_url=server.base_url, headers={"Authorization": "Bearer key-3998"}) as client:
-        yield client
 
 
 @pytest.mark.parametrize(("method", "path", "body"), BELOW)
