@@ -107,6 +107,17 @@ class Settings(BaseSettings):
         ),
     ] = None
     qdrant_api_key: Annotated[SecretStr | None, Field(description="Key for the Qdrant server")] = None
+    rerank_url: Annotated[
+        str | None,
+        Field(
+            description="Address of a reranker with its whole path, such as `http://localhost:8080/rerank`; "
+            "unset: none (docs/retrieval.md)"
+        ),
+    ] = None
+    rerank_api_key: Annotated[SecretStr | None, Field(description="Key for the reranker")] = None
+    rerank_model: Annotated[
+        str | None, Field(description="Model to ask the reranker for; unset: the one that it serves")
+    ] = None
     image_urls: Annotated[
         Literal["auto", "forward", "inline", "refuse"],
         Field(

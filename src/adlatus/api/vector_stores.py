@@ -19,7 +19,8 @@ from adlatus.api.deps import (
 from adlatus.api.files import FileId
 from adlatus.errors import InvalidRequest
 from adlatus.retrieval import content, sweeping
-from adlatus.retrieval.search import Question, filter_of, search
+from adlatus.retrieval.ranking import Question
+from adlatus.retrieval.search import filter_of, search
 from adlatus.store import vector_store_files as files
 from adlatus.store import vector_stores as stores
 from adlatus.store.db import Row

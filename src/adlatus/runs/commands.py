@@ -35,6 +35,7 @@ from adlatus.wire.runs import (
     ToolOutput,
     waiting_calls,
 )
+from adlatus.wire.steps import Included
 from adlatus.wire.threads import CreateThreadRequest, Thread
 
 CLEAR_WITHIN_S = leases.LEASE_S + 5
@@ -69,18 +70,21 @@ async def create(
     thread_id: str,
     request: CreateRunRequest,
     *,
+    include: Sequence[Included] = (),
     expires_after_s: int,
     claim: Claim | None,
 ) -> Queued:
     """Create a run on a thread. With a claim it is leased at once, else any executor may take it.
 
-    Raises `NotFound` for the thread or the assistant, `ActiveRun` where one is active on the thread, `InvalidRequest`
-    where the model is unknown or cannot do what is asked.
+    `include` is what its stream tells beyond the objects themselves, whoever listens. Raises `NotFound` for the thread
+    or the assistant, `ActiveRun` where one is active on the thread, `InvalidRequest` where the model is unknown or
+    cannot do what is asked.
     """
     async with database.transaction() as tx:
         thread = await threads.lock(tx, project_id, thread_id)
         assistant = await rows.get(tx, assistants, "assistant", request.assistant_id, project_id=project_id)
         settings = _settings(request, assistant, routing, additional=request.additional_instructions)
+        settings["include"] = list(include)
         if active := await threads.active_run(tx, thread_id):  # last: only what is right in itself may replace it
             raise ActiveRun(thread_id, active)
         thread, _ = await threads.add_messages(tx, thread, request.additional_messages or ())

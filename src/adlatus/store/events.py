@@ -274,7 +274,7 @@ class EventLog:
         state = await _patiently(partial(snapshot.state, self._database, run_id))
         if state is None:
             return _error(not_found("run", run_id))
-        return await _patiently(partial(snapshot.parts, self._database, run_id)) + state.ending()
+        return await _patiently(partial(snapshot.parts, self._database, state)) + state.ending()
 
 
 async def _patiently(ask: Callable[[], Awaitable[Result]]) -> Result:
