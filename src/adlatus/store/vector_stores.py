@@ -104,7 +104,11 @@ def refuse_expired(store: Row) -> None:
 
 
 async def hold(tx: Transaction, project_id: str, store_id: str) -> None:
-    """Keep a store from being deleted until the transaction ends. Raises `NotFound`, `InvalidRequest` if expired."""
+    """Keep a store from being deleted, and from what else is put into it, until the transaction ends.
+
+    One after the other: two requests with the same files in another order would wait for each other for ever.
+    Raises `NotFound`, `InvalidRequest` if it has expired.
+    """
     row = await tx.fetch_row(_HOLD, by_id=store_id, project_id=project_id)
     if row is None:
         raise not_found(NOUN, store_id)
@@ -153,7 +157,7 @@ _GET = select(shown).where(shown.c.id == param("by_id", Text()), shown.c.project
 _HOLD = (
     select(vector_stores.c.id, _expired)
     .where(vector_stores.c.id == param("by_id", Text()), vector_stores.c.project_id == param("project_id", Text()))
-    .with_for_update(read=True, key_share=True)
+    .with_for_update(key_share=True)
 )
 _USABLE = select(vector_stores.c.id, _expired).where(
     vector_stores.c.id == func.any(param("by_ids", ARRAY(Text()))),
