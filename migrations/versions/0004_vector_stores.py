@@ -190,13 +190,21 @@ def upgrade() -> None:
         comment="Chunks in the index that no row stands for any more: to be deleted when due. No key: all of the store's",
     )
     op.create_index(op.f("ix_loose_chunks_due_at"), "loose_chunks", ["due_at"])
+    op.create_table(
+        "index_owner",
+        sa.Column("singleton", sa.Boolean(), server_default=sa.text("true"), nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.CheckConstraint("singleton", name=op.f("ck_index_owner_singleton")),
+        sa.PrimaryKeyConstraint("singleton", name=op.f("pk_index_owner")),
+        comment="The embedded index that has the chunks of this database's files: the id in its folder",
+    )
     for statement in (_LOOSEN_FILE, _LOOSEN_STORE, *_TRIGGERS):
         op.execute(statement)
 
 
 def downgrade() -> None:
     """The chunks stay in the index; nothing deletes them any more."""
-    for table in ("vector_store_files", "vector_store_file_batches", "vector_stores", "loose_chunks"):
+    for table in ("vector_store_files", "vector_store_file_batches", "vector_stores", "loose_chunks", "index_owner"):
         op.drop_table(table)
     op.execute("DROP FUNCTION loosen_chunks_of_file()")
     op.execute("DROP FUNCTION loosen_chunks_of_store()")

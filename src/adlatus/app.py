@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,8 @@ from adlatus.api import (
     vector_stores,
 )
 from adlatus.api.middleware import GuardKeyless, Observe
+from adlatus.backends.vectors.edge import EdgeIndex
+from adlatus.backends.vectors.elsewhere import ElsewhereIndex
 from adlatus.errors import ApiError, MethodNotAllowed, NotFound, body, from_validation
 from adlatus.files.sweeping import sweep_forever
 from adlatus.resources import Resources, open_resources
@@ -36,7 +38,7 @@ from adlatus.retrieval.parse import open_parser
 from adlatus.runs.expiry import expire_forever
 from adlatus.runs.loop import execute
 from adlatus.settings import Settings
-from adlatus.store.leases import FILES, RUNS, AnyLease, Lease
+from adlatus.store.leases import FILES, RUNS, RUNS_WITHOUT_SEARCH, AnyLease, Lease
 from adlatus.telemetry import Metrics
 from adlatus.wire.common import ErrorResponse
 from adlatus.wire.events import compact
@@ -99,11 +101,10 @@ async def _opened(settings: Settings, resources: Resources | None, metrics: Metr
 
 @asynccontextmanager
 async def _executors(resources: Resources, executor: bool) -> AsyncIterator[Worker[Lease] | None]:
-    if not executor:
-        yield None
-        return
-    async with indexing(resources), executing(resources) as worker:
-        yield worker
+    async with AsyncExitStack() as stack:
+        if executor or isinstance(resources.index, EdgeIndex):  # which nobody else can write to
+            await stack.enter_async_context(indexing(resources))
+        yield await stack.enter_async_context(executing(resources)) if executor else None
 
 
 @asynccontextmanager
@@ -128,7 +129,7 @@ async def executing(resources: Resources) -> AsyncIterator[Worker[Lease]]:
     worker = Worker(
         resources.database,
         resources.wakeup,
-        RUNS,
+        RUNS_WITHOUT_SEARCH if isinstance(resources.index, ElsewhereIndex) else RUNS,
         partial(execute, resources=resources),
         concurrency=resources.settings.run_concurrency,
         busy=resources.metrics.runs_executing.set,
@@ -139,13 +140,20 @@ async def executing(resources: Resources) -> AsyncIterator[Worker[Lease]]:
 
 @asynccontextmanager
 async def indexing(resources: Resources) -> AsyncIterator[None]:
-    """A worker that makes files searchable until the block is left, and hands back what it has not finished."""
+    """A worker that makes files searchable until the block is left, and hands back what it has not finished.
+
+    None where this process cannot reach the index, or is told to leave that to others.
+    """
+    concurrency = resources.settings.ingestion_concurrency
+    if isinstance(resources.index, ElsewhereIndex) or not concurrency:
+        yield
+        return
     worker = Worker(
         resources.database,
         resources.wakeup.another(),
         FILES,
         partial(ingest, resources=resources, parser=await asyncio.to_thread(open_parser)),
-        concurrency=resources.settings.ingestion_concurrency,
+        concurrency=concurrency,
         busy=resources.metrics.files_indexing.set,
     )
     async with _running(worker):

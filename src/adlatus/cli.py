@@ -21,12 +21,14 @@ from pydantic import ValidationError
 from adlatus import __version__, doctor
 from adlatus.app import create_app, executing, housekeeping, indexing
 from adlatus.backends.embeddings import fetch
-from adlatus.backends.postgres import embedded_postgres
+from adlatus.backends.postgres import attach, embedded_postgres
+from adlatus.backends.vectors.edge import identity
 from adlatus.errors import StartupError
 from adlatus.rehearsal import server as rehearsal
-from adlatus.resources import Resources, open_resources
+from adlatus.resources import Resources, index_folder, open_resources
 from adlatus.settings import Settings, is_loopback
-from adlatus.store import migrate
+from adlatus.store import index_owner, migrate
+from adlatus.store.db import open_database
 from adlatus.telemetry import Metrics, configure_logging
 from adlatus.worker import GRACE_S
 
@@ -73,6 +75,13 @@ def _parser() -> argparse.ArgumentParser:
 
     examine = commands.add_parser("doctor", parents=[data_dir], help="check every component and give advice")
     examine.set_defaults(run=_doctor)
+
+    index = commands.add_parser("index", help="the index of files")
+    actions = index.add_subparsers(required=True, metavar="ACTION")
+    rebuilding = actions.add_parser(
+        "rebuild", parents=[data_dir], help="index all files again: the index is lost, or another model is to be used"
+    )
+    rebuilding.set_defaults(run=_rebuild_index)
 
     models = commands.add_parser("models", help="the local embedding model")
     actions = models.add_subparsers(required=True, metavar="ACTION")
@@ -165,7 +174,7 @@ def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
 
 async def _work_until_stopped(settings: Settings, only: Literal["runs", "ingestion"] | None) -> None:
     async with AsyncExitStack() as stack:
-        resources = await stack.enter_async_context(open_resources(settings, Metrics()))
+        resources = await stack.enter_async_context(open_resources(settings, Metrics(), has_folder=False))
         await stack.enter_async_context(housekeeping(resources))
         if only != "ingestion":
             worker = await stack.enter_async_context(executing(resources))
@@ -193,6 +202,27 @@ async def _migrate_database(settings: Settings) -> None:
 
 def _doctor(_arguments: argparse.Namespace, settings: Settings) -> int:
     return asyncio.run(doctor.examine(settings))
+
+
+def _rebuild_index(_arguments: argparse.Namespace, settings: Settings) -> int:
+    count = asyncio.run(_index_again(settings))
+    print(f"{count} file(s) are going to be indexed again by the server that runs, or the next one that starts.")
+    return 0
+
+
+async def _index_again(settings: Settings) -> int:
+    index_id = identity(index_folder(settings)) if settings.qdrant_url is None else None
+    async with AsyncExitStack() as stack:
+        if settings.database_url is not None:
+            dsn = settings.database_url.get_secret_value()
+        else:
+            running = await attach(settings.data_dir)
+            if running is None:
+                running = await stack.enter_async_context(embedded_postgres(settings.data_dir))
+            dsn = running.dsn
+        database = await stack.enter_async_context(open_database(dsn, max_connections=1))
+        async with database.transaction() as tx:
+            return await index_owner.replace(tx, index_id)
 
 
 def _fetch_models(_arguments: argparse.Namespace, settings: Settings) -> int:

@@ -13,13 +13,15 @@ from adlatus.backends.postgres import attach
 from adlatus.backends.refusals import ModelError
 from adlatus.backends.routing import Endpoint
 from adlatus.backends.upstreams import open_clients
+from adlatus.backends.vectors.qdrant import open_qdrant
 from adlatus.errors import StartupError, Unavailable
 from adlatus.rehearsal.script import load
-from adlatus.resources import EMBEDDINGS_ADVICE, open_local_model, open_routing, pick_embedder
+from adlatus.resources import EMBEDDINGS_ADVICE, index_folder, open_local_model, open_routing, pick_embedder
 from adlatus.settings import Settings
 from adlatus.store import migrate
 
 EMBEDDING_S = 20
+INDEX_S = 5
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ async def examine(settings: Settings) -> int:
         await _database(settings),
         await _storage(settings),
         *await _models(settings),
+        await _index(settings),
         await _embeddings(settings),
         await _keys(settings),
         await _server(settings),
@@ -97,6 +100,22 @@ async def _models(settings: Settings) -> list[Finding]:
             return [await _endpoint(Llm(clients, routing), endpoint) for endpoint in routing.endpoints]
     except StartupError as error:
         return [Finding("model", False, str(error))]
+
+
+async def _index(settings: Settings) -> Finding:
+    """Whether the vector database answers. The embedded one is its server's alone, which tells of it by /readyz."""
+    if settings.qdrant_url is None:
+        return Finding("index", None, f"embedded Qdrant, in {index_folder(settings)}")
+    key = settings.qdrant_api_key
+    async with open_qdrant(settings.qdrant_url, key.get_secret_value() if key else None) as index:
+        try:
+            async with asyncio.timeout(INDEX_S):
+                await index.ping()
+        except Unavailable as error:
+            return Finding("index", False, error.message, "Check ADLATUS_QDRANT_URL and ADLATUS_QDRANT_API_KEY.")
+        except TimeoutError:
+            return Finding("index", False, f"no answer within {INDEX_S} seconds", "Check ADLATUS_QDRANT_URL.")
+    return Finding("index", True, f"Qdrant at {index.shown}")
 
 
 async def _embeddings(settings: Settings) -> Finding:

@@ -28,7 +28,8 @@ from adlatus.backends.postgres import embedded_postgres
 from adlatus.backends.relay import Relay
 from adlatus.backends.routing import LOCAL, Endpoint, Route, Routing
 from adlatus.backends.upstreams import Clients, open_clients
-from adlatus.backends.vectors.edge import open_edge
+from adlatus.backends.vectors.edge import identity, open_edge
+from adlatus.backends.vectors.elsewhere import ElsewhereIndex
 from adlatus.backends.vectors.protocol import VectorIndex
 from adlatus.backends.vectors.qdrant import open_qdrant
 from adlatus.backends.wakeup import Wakeup, listen
@@ -36,7 +37,7 @@ from adlatus.errors import StartupError, Unavailable
 from adlatus.rehearsal import server as rehearsal
 from adlatus.rehearsal.embeddings import MODEL as REHEARSAL_EMBEDDING
 from adlatus.settings import DEFAULT_PROJECT, Settings
-from adlatus.store import leases, migrate
+from adlatus.store import index_owner, leases, migrate
 from adlatus.store.db import Database, open_database, plain_dsn
 from adlatus.store.events import EventLog
 from adlatus.store.tables import projects
@@ -91,8 +92,11 @@ class Resources:
 
 
 @asynccontextmanager
-async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[Resources]:
-    """Open every backend that the settings ask for. Raises `StartupError` with advice."""
+async def open_resources(settings: Settings, metrics: Metrics, *, has_folder: bool = True) -> AsyncIterator[Resources]:
+    """Open every backend that the settings ask for. Raises `StartupError` with advice.
+
+    `has_folder` says whether the data folder may be this process's own: a worker of a shared database has none.
+    """
     async with AsyncExitStack() as stack:
         dsn, database_report = await _open_dsn(stack, settings)
         try:
@@ -112,7 +116,7 @@ async def open_resources(settings: Settings, metrics: Metrics) -> AsyncIterator[
         clients = await stack.enter_async_context(open_clients(routing.addressed))
         images = await stack.enter_async_context(open_images())
         blobs = await _open_blobs(settings)
-        index, index_report = await _open_index(stack, settings)
+        index, index_report = await _open_index(stack, settings, database, has_folder=has_folder)
         local_model = open_local_model(stack, settings)
         embedder = pick_embedder(settings, routing, clients, local_model)
         metrics.embeddings_available.set(embedder is not None)
@@ -178,15 +182,39 @@ async def _open_blobs(settings: Settings) -> Blobs:
     return blobs
 
 
-async def _open_index(stack: AsyncExitStack, settings: Settings) -> tuple[VectorIndex, str]:
+async def _open_index(
+    stack: AsyncExitStack, settings: Settings, database: Database, *, has_folder: bool
+) -> tuple[VectorIndex, str]:
     """Where chunks of files are kept and found, and what to say of it. It is not asked before it is needed."""
-    if settings.qdrant_url is None:
-        embedded = open_edge(index_folder(settings), when_needed=True)
-        return await stack.enter_async_context(embedded), "embedded Qdrant, in the data folder"
-    key = settings.qdrant_api_key
-    opened = open_qdrant(settings.qdrant_url, key.get_secret_value() if key else None)
-    index = await stack.enter_async_context(opened)
-    return index, f"Qdrant at {index.shown}"
+    if settings.qdrant_url is not None:
+        key = settings.qdrant_api_key
+        opened = open_qdrant(settings.qdrant_url, key.get_secret_value() if key else None)
+        index = await stack.enter_async_context(opened)
+        return index, f"Qdrant at {index.shown}"
+    folder = index_folder(settings)
+    if not has_folder or not await _owned(database, identity(folder), embedded=settings.database_url is None):
+        log.warning("no files are indexed or searched by this process", advice=ELSEWHERE)
+        return ElsewhereIndex(ELSEWHERE), "in the data folder of another server: no file search in this process"
+    embedded = open_edge(folder, when_needed=True)
+    return await stack.enter_async_context(embedded), "embedded Qdrant, in the data folder"
+
+
+async def _owned(database: Database, index_id: str, *, embedded: bool) -> bool:
+    """Whether the index has the chunks of the database. That of an embedded database has: it may have been lost."""
+    if await index_owner.claim(database, index_id):
+        return True
+    if embedded:
+        async with database.transaction() as tx:
+            again = await index_owner.replace(tx, index_id)
+        log.warning("the embedded index is a new one: files are indexed again", files=again)
+    return embedded
+
+
+ELSEWHERE = (
+    "The index of files is in the data folder of another server of this database. Set ADLATUS_QDRANT_URL for all of "
+    "them, or ask that server. If its folder is lost, `adlatus index rebuild` makes an index here."
+)
+"""Advice where the embedded index is not this process's."""
 
 
 def index_folder(settings: Settings) -> Path:

@@ -9,6 +9,8 @@ import httpx
 import pytest
 from openai import NotFoundError, OpenAI
 
+from tests.api.placeholders import filled_in
+
 FILE_SEARCH_DEFAULTS = {
     "ranking_options": {"ranker": "default_2024_08_21", "score_threshold": 0.0, "hybrid_search": None}
 }
@@ -175,8 +177,9 @@ def test_the_schema_of_a_function_keeps_every_key_in_its_order(http: httpx.Clien
 def test_a_code_interpreter_has_an_entry_in_the_tool_resources(
     http: httpx.Client, tools: list[str], sent: object, stored: object
 ) -> None:
-    created = create(http, tools=[{"type": tool} for tool in tools], tool_resources=sent)
-    assert compact(created["tool_resources"]) == compact(stored)
+    fill = filled_in(http)
+    created = create(http, tools=[{"type": tool} for tool in tools], tool_resources=fill(sent))
+    assert compact(created["tool_resources"]) == compact(fill(stored))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ import httpx
 import pytest
 from openai import NotFoundError, OpenAI
 
+from tests.api.placeholders import filled_in
+
 URL = "https://example.com/cat.png"
 
 
@@ -125,6 +127,7 @@ def test_a_text_may_have_256000_characters_of_any_plane(http: httpx.Client, thre
     ],
 )
 def test_attachments_are_kept_as_they_were_sent(http: httpx.Client, thread: str, attachments: object) -> None:
+    attachments = filled_in(http)(attachments)
     created = create(http, thread, attachments=attachments)
     assert compact(created["attachments"]) == compact(attachments)
     assert http.get(f"{thread}/messages/{created['id']}").json() == created
@@ -151,7 +154,7 @@ def test_only_the_metadata_of_a_message_can_be_replaced(
         http,
         thread,
         metadata={"one": "1", "two": "2"},
-        attachments=[{"file_id": "file-1", "tools": [{"type": "file_search"}]}],
+        attachments=filled_in(http)([{"file_id": "file-1", "tools": [{"type": "file_search"}]}]),
     )
     modified = http.post(f"{thread}/messages/{before['id']}", json=change)
     assert modified.status_code == 200
@@ -206,11 +209,12 @@ def test_a_message_of_a_run_names_its_run_and_assistant(http: httpx.Client, thre
 def test_the_sdk_creates_changes_lists_and_deletes_messages(sdk: OpenAI) -> None:
     messages = sdk.beta.threads.messages
     thread_id = sdk.beta.threads.create().id
+    file = sdk.files.create(file=("notes.txt", b"Notes"), purpose="assistants")
     made = messages.create(
         thread_id,
         role="user",
         content=[{"type": "text", "text": "Look"}, {"type": "image_url", "image_url": {"url": URL}}],
-        attachments=[{"file_id": "file-1", "tools": [{"type": "file_search"}]}],
+        attachments=[{"file_id": file.id, "tools": [{"type": "file_search"}]}],
     )
     words, image = made.content
     assert words.type == "text"

@@ -9,6 +9,8 @@ import httpx
 import pytest
 from openai import NotFoundError, OpenAI
 
+from tests.api.placeholders import filled_in
+
 CODE_INTERPRETER: dict[str, Any] = {"code_interpreter": {"file_ids": []}}
 
 
@@ -70,10 +72,11 @@ def test_a_thread_needs_no_content_type_where_there_is_no_body(http: httpx.Clien
 def test_tool_resources_gain_the_code_interpreter_when_a_thread_is_retrieved(
     http: httpx.Client, sent: object, created: object, retrieved: object
 ) -> None:
-    thread = create(http, tool_resources=sent)
-    assert compact(thread["tool_resources"]) == compact(created)
+    fill = filled_in(http)
+    thread = create(http, tool_resources=fill(sent))
+    assert compact(thread["tool_resources"]) == compact(fill(created))
     response = http.get(f"/threads/{thread['id']}")
-    assert response.text == compact(thread | {"tool_resources": retrieved})
+    assert response.text == compact(thread | {"tool_resources": fill(retrieved)})
     modified = http.post(f"/threads/{thread['id']}", json={"metadata": {}})
     assert modified.text == compact(thread)
 
@@ -120,7 +123,9 @@ def test_a_thread_with_a_bad_message_is_not_created(http: httpx.Client) -> None:
 def test_a_change_touches_only_what_is_sent_and_null_restores_the_default(
     http: httpx.Client, change: dict[str, Any], becomes: dict[str, Any]
 ) -> None:
-    resources = {"code_interpreter": {"file_ids": ["file-1"]}, "file_search": {"vector_store_ids": ["vs_1"]}}
+    fill = filled_in(http)
+    resources = fill({"code_interpreter": {"file_ids": ["file-1"]}, "file_search": {"vector_store_ids": ["vs_1"]}})
+    change, becomes = fill(change), fill(becomes)
     before = create(http, metadata={"one": "1", "two": "2"}, tool_resources=resources)
     response = http.post(f"/threads/{before['id']}", json=change)
     assert response.status_code == 200

@@ -86,7 +86,7 @@ def test_the_banner_says_what_is_used_and_how_to_change_it(folder: Path) -> None
         assert "none: any bearer or none is accepted, on loopback only" in lines["keys"]
         assert "[ADLATUS_API_KEYS]" in lines["keys"]
         assert "Stop with Ctrl-C" in server.log
-        components = {"database": "ok", "executor": "ok", "storage": "ok"}
+        components = dict.fromkeys(("database", "storage", "index", "executor"), "ok")
         assert httpx.get(f"{url}/readyz").json()["components"] == components
         with server.client() as http:
             talk = converse(http, "[[say: Hello, Jane!]]")
@@ -434,6 +434,8 @@ def test_doctor_looks_at_everything_and_stops_nothing(folder: Path) -> None:
         ({"model_base_url": "http://127.0.0.1:1/v1"}, "could not be reached"),
         ({"model_base_url": "ftp://x"}, "model"),
         ({"database_url": "postgresql://nobody@127.0.0.1:1/none"}, "cannot connect"),
+        ({"qdrant_url": "http://127.0.0.1:1"}, "could not be reached: check that it runs, and ADLATUS_QDRANT_URL"),
+        ({"qdrant_url": "localhost"}, "ADLATUS_QDRANT_URL"),
         ({"storage_url": "file:///dev/null/folder"}, "cannot keep files in /dev/null/folder"),
         ({"storage_url": "ftp://x"}, "'ftp' is no kind of storage"),
         ({"embedding_base_url": "http://127.0.0.1:1/v1", "embedding_model": "m"}, "and ADLATUS_EMBEDDING_BASE_URL."),
@@ -443,6 +445,8 @@ def test_doctor_looks_at_everything_and_stops_nothing(folder: Path) -> None:
         "no model there",
         "no address",
         "no database there",
+        "no index there",
+        "no address of an index",
         "no folder there",
         "no storage",
         "no embeddings there",

@@ -114,9 +114,9 @@ async def create_run(scene: Scene) -> None:
 async def create_message(scene: Scene) -> None:
     request = CreateMessageRequest.model_validate({"role": "user", "content": "And?"})
     async with scene.database.transaction() as tx:
-        await threads.lock(tx, PROJECT, scene.thread_id)
+        thread = await threads.lock(tx, PROJECT, scene.thread_id)
         await threads.refuse_while_active(tx, scene.thread_id)
-        await threads.add_messages(tx, PROJECT, scene.thread_id, [request])
+        await threads.add_messages(tx, thread, [request])
 
 
 GONE = "gone"

@@ -4,7 +4,7 @@ from fastapi import Response
 
 from adlatus.api.deps import AssistantId, Db, Opened, Paging, Project, assistants_router, json_response
 from adlatus.ids import new_id
-from adlatus.store import pages, rows
+from adlatus.store import pages, rows, tool_resources
 from adlatus.store.tables import assistants
 from adlatus.wire.assistants import (
     DEFAULTS,
@@ -24,8 +24,10 @@ async def create_assistant(opened: Opened, project: Project, body: CreateAssista
     """Create an assistant. The routing table has to know the model; its endpoint is not asked, it may be down."""
     settings = DEFAULTS | columns(body)
     opened.llm.routing.for_assistants(body.model, tools=settings["tools"], response_format=settings["response_format"])
-    settings["tool_resources"] = with_tool_entries(settings["tools"], settings["tool_resources"])
-    row = await rows.add(opened.database, assistants, id=new_id("asst"), project_id=project, **settings)
+    async with opened.database.transaction() as tx:
+        kept = await tool_resources.kept(tx, project, body.tool_resources)
+        settings["tool_resources"] = with_tool_entries(settings["tools"], kept)
+        row = await rows.add(tx, assistants, id=new_id("asst"), project_id=project, **settings)
     return json_response(Assistant.of(row).json_bytes())
 
 
@@ -51,7 +53,10 @@ async def modify_assistant(
     changes = columns(body)
     if body.model:
         opened.llm.routing.for_assistants(body.model)
-    row = await rows.modify(opened.database, assistants, "assistant", assistant_id, changes, project_id=project)
+    async with opened.database.transaction() as tx:
+        if body.tool_resources:
+            changes["tool_resources"] = await tool_resources.kept(tx, project, body.tool_resources)
+        row = await rows.modify(tx, assistants, "assistant", assistant_id, changes, project_id=project)
     return json_response(Assistant.of(row).json_bytes())
 
 

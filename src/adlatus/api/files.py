@@ -15,6 +15,7 @@ from adlatus.api.forms import Form, SentFile, read_form
 from adlatus.errors import InternalError, InvalidFile, InvalidRequest, from_validation, shortened
 from adlatus.files import keeping
 from adlatus.ids import new_id
+from adlatus.retrieval import sweeping
 from adlatus.store import files
 from adlatus.store.pages import Page
 from adlatus.wire.common import ObjectList, object_list
@@ -156,6 +157,7 @@ async def retrieve_file(db: Db, project: Project, file_id: FileId) -> Response:
 async def delete_file(opened: Opened, project: Project, file_id: FileId) -> Response:
     """Delete a file."""
     await keeping.remove(opened, project, file_id)
+    await sweeping.sweep_soon(opened)
     return json_response(DeletedFile(id=file_id).json_bytes())
 
 

@@ -18,9 +18,9 @@ router = assistants_router()
 async def create_message(db: Db, project: Project, thread_id: ThreadId, body: CreateMessageRequest) -> Response:
     """Create a message; refused while a run is active on the thread."""
     async with db.transaction() as tx:
-        await store.lock(tx, project, thread_id)
+        thread = await store.lock(tx, project, thread_id)
         await store.refuse_while_active(tx, thread_id)
-        [row] = await store.add_messages(tx, project, thread_id, [body])
+        _, [row] = await store.add_messages(tx, thread, [body])
     return json_response(Message.of(row).json_bytes())
 
 

@@ -23,10 +23,14 @@ async def healthz() -> Response:
 @router.api_route("/readyz", methods=["GET", "HEAD"])
 async def readyz(request: Request, opened: Opened) -> Response:
     """Whether requests can be answered: 200 or 503, for those with a key with the state of each component."""
-    components = {"database": await _state(opened.database.fetch(_ONE)), "storage": await _state(opened.blobs.glance())}
+    components = {
+        "database": await _state(opened.database.fetch(_ONE)),
+        "storage": await _state(opened.blobs.glance()),
+    }
     if worker := request.app.state.worker:
         components["executor"] = "ok" if worker.alive else "no heartbeat for longer than a lease"
     ready = all(state == "ok" for state in components.values())
+    components["index"] = await _state(opened.index.ping())  # most requests are answered without it
     shown: dict[str, object] = {"status": "ok" if ready else "unavailable"}
     try:
         authenticate(opened, request.headers.get("authorization"))

@@ -3,7 +3,7 @@
 from fastapi import Response
 
 from adlatus.api.deps import Db, Paging, Project, ThreadId, assistants_router, json_response
-from adlatus.store import pages, rows
+from adlatus.store import pages, rows, tool_resources
 from adlatus.store import threads as store
 from adlatus.store.tables import threads
 from adlatus.wire.common import Deleted, ObjectList, object_list
@@ -39,7 +39,10 @@ async def modify_thread(db: Db, project: Project, thread_id: ThreadId, body: Mod
     """Modify a thread: only what is sent changes."""
     sent = body.model_dump(include=body.model_fields_set)
     changes = {column: value or {} for column, value in sent.items()}
-    row = await rows.modify(db, threads, "thread", thread_id, changes, project_id=project)
+    async with db.transaction() as tx:
+        if body.tool_resources:
+            changes["tool_resources"] = await tool_resources.kept(tx, project, body.tool_resources)
+        row = await rows.modify(tx, threads, "thread", thread_id, changes, project_id=project)
     return json_response(Thread.of(row).json_bytes())
 
 

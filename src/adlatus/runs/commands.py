@@ -18,7 +18,7 @@ from adlatus.ids import new_id
 from adlatus.runs import journal
 from adlatus.runs.endings import EXPIRED
 from adlatus.runs.lifecycle import FINAL, IllegalMove
-from adlatus.store import leases, rows, threads
+from adlatus.store import leases, rows, threads, tool_resources, vector_stores
 from adlatus.store import runs as statements
 from adlatus.store.db import Database, Row, Transaction, param
 from adlatus.store.events import EventLog
@@ -78,12 +78,13 @@ async def create(
     where the model is unknown or cannot do what is asked.
     """
     async with database.transaction() as tx:
-        await threads.lock(tx, project_id, thread_id)
+        thread = await threads.lock(tx, project_id, thread_id)
         assistant = await rows.get(tx, assistants, "assistant", request.assistant_id, project_id=project_id)
         settings = _settings(request, assistant, routing, additional=request.additional_instructions)
         if active := await threads.active_run(tx, thread_id):  # last: only what is right in itself may replace it
             raise ActiveRun(thread_id, active)
-        await threads.add_messages(tx, project_id, thread_id, request.additional_messages or ())
+        thread, _ = await threads.add_messages(tx, thread, request.additional_messages or ())
+        await _check_stores(tx, thread, settings)
         row = await _insert(tx, project_id, thread_id, settings, expires_after_s, claim)
     return await _told_of_creation(events, row, [])
 
@@ -120,7 +121,8 @@ async def create_thread_and_run(
         thread = await threads.add(tx, project_id, request.thread or CreateThreadRequest())
         settings = _settings(request, assistant, routing)
         if request.tool_resources:
-            settings["tool_resources"] = request.tool_resources.model_dump()
+            settings["tool_resources"] = await tool_resources.kept(tx, project_id, request.tool_resources)
+        await _check_stores(tx, thread, settings)
         row = await _insert(tx, project_id, thread["id"], settings, expires_after_s, claim)
     return await _told_of_creation(events, row, [wire.frame("thread.created", Thread.of(thread).filled().json_bytes())])
 
@@ -189,6 +191,14 @@ async def cancel(database: Database, events: EventLog, project_id: str, thread_i
     if frames:
         await events.tell(run_id, attempt, frames)
     return Run.of(cancelling)
+
+
+async def _check_stores(tx: Transaction, thread: Row, settings: Json) -> None:
+    """Refuse a run whose file search has a store that is gone or has expired. Raises `NotFound`, `InvalidRequest`."""
+    if any(tool["type"] == "file_search" for tool in settings["tools"]):
+        owners = (settings["tool_resources"], thread["tool_resources"])
+        ids = [store_id for owned in owners for store_id in tool_resources.store_ids(owned)]
+        await vector_stores.usable(tx, thread["project_id"], ids)
 
 
 def _settings(request: RunSettings, assistant: Row, routing: Routing, *, additional: str | None = None) -> Json:

@@ -4,14 +4,31 @@ Before bytes are written their key is a loose blob. The transaction that adds th
 that removes the row puts it back. So after a crash at any moment the loose blobs tell what is to be deleted.
 """
 
-from sqlalchemy import BigInteger, FromClause, Text, delete, func, insert, literal, or_, select, update
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    FromClause,
+    Table,
+    Text,
+    cast,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from adlatus.errors import FileNotFound, InvalidRequest, NotFound, Unavailable, no_such_file
 from adlatus.store import pages, rows
 from adlatus.store.db import Connection, Row, Transaction, param
 from adlatus.store.pages import Page
-from adlatus.store.tables import files, loose_blobs, projects, unix_now, upload_parts
+from adlatus.store.tables import assistants, files, loose_blobs, projects, threads, unix_now, upload_parts
 
 COMING_S = 86_400
 """How long bytes may take from the first one to the row that stands for them."""
@@ -77,10 +94,15 @@ async def check_quota(tx: Transaction, project_id: str, quota_bytes: int | None,
 
 
 async def remove(connection: Connection, project_id: str, file_id: str) -> str:
-    """Remove the row; gives the key of its bytes, which are loose now. Raises `FileNotFound`."""
+    """Remove the row, and the file from all stores and tools; gives the key of its bytes, which are loose now.
+
+    Raises `FileNotFound`. *Source* of what else it is removed from: the guides.
+    """
     row = await connection.fetch_row(_REMOVE, by_id=file_id, project_id=project_id)
     if row is None:
         raise no_such_file(file_id)
+    for statement in _OUT_OF_TOOLS:
+        await connection.fetch(statement, by_id=file_id, project_id=project_id)
     key: str = row["key"]
     return key
 
@@ -128,6 +150,43 @@ _EXPIRE_AFTER = (
     .values(expires_at=files.c.created_at + param("seconds", BigInteger()))
     .returning(files)
 )
+
+
+def _out_of_tools(table: Table) -> ReturningUpdate[Any]:
+    """Take a file from what code interpreters work with; the keys of the JSON keep their order."""
+    listed = (
+        func.json_array_elements_text(table.c.tool_resources["code_interpreter"]["file_ids"])
+        .table_valued("value", name="listed")
+        .render_derived()
+    )
+    others = (
+        select(func.coalesce(func.json_agg(listed.c.value), literal([], JSON)))
+        .where(listed.c.value != param("by_id", Text()))
+        .scalar_subquery()
+    )
+    return (
+        update(table)
+        .where(
+            table.c.project_id == param("project_id", Text()),
+            cast(table.c.tool_resources["code_interpreter"]["file_ids"], Text).contains(
+                literal('"') + param("by_id", Text()) + literal('"'), autoescape=False
+            ),
+        )
+        .values(
+            tool_resources=func.json_strip_nulls(
+                func.json_build_object(
+                    literal("code_interpreter"),
+                    func.json_build_object(literal("file_ids"), others),
+                    literal("file_search"),
+                    table.c.tool_resources["file_search"],
+                )
+            )
+        )
+        .returning(table.c.id)
+    )
+
+
+_OUT_OF_TOOLS = tuple(_out_of_tools(table) for table in (assistants, threads))
 _LOCK_PROJECT = select(projects.c.id).where(projects.c.id == param("by_id", Text())).with_for_update(key_share=True)
 _USED = select(
     (

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Text,
     any_,
     case,
+    cast,
     func,
     literal,
     null,
@@ -216,6 +217,10 @@ def _of_file(row: Row) -> FileLease:
 
 
 RUNS: Leases[Lease] = Leases(runs, (runs.c.id,), CLAIMABLE, _of_run)
+RUNS_WITHOUT_SEARCH: Leases[Lease] = Leases(
+    runs, (runs.c.id,), CLAIMABLE, _of_run, due=cast(runs.c.tools, Text).not_like('%"file_search"%')
+)
+"""For executors that cannot reach the index. A function of that name is left to others too."""
 FILES: Leases[FileLease] = Leases(
     vector_store_files,
     (vector_store_files.c.vector_store_id, vector_store_files.c.id),

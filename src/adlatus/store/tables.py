@@ -433,6 +433,15 @@ loose_chunks = Table(
 )
 """Filled by triggers on `vector_stores` and `vector_store_files`, so that no way to delete a row forgets its chunks."""
 
+index_owner = Table(
+    "index_owner",
+    metadata,
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
+    Column("id", Text, nullable=False),
+    CheckConstraint("singleton", "singleton"),
+    comment="The embedded index that has the chunks of this database's files: the id in its folder",
+)
+
 run_events = Table(
     "run_events",
     metadata,

@@ -6,7 +6,7 @@ from sqlalchemy import Table, Text, insert, literal, select
 
 from adlatus.errors import InvalidRequest
 from adlatus.ids import new_id
-from adlatus.store import leases, pages, rows
+from adlatus.store import leases, pages, rows, tool_resources, vector_stores
 from adlatus.store.db import Connection, Row, Transaction, param
 from adlatus.store.pages import Page
 from adlatus.store.tables import ENDED, messages, runs, threads, unix_now
@@ -53,17 +53,20 @@ _HOLD_ACTIVE_RUN = _ACTIVE_RUN.with_for_update()
 
 
 async def add(tx: Transaction, project_id: str, request: CreateThreadRequest) -> Row:
-    """Insert a thread and its first messages; returns the thread's row."""
-    resources = request.tool_resources.model_dump() if request.tool_resources else {}
+    """Insert a thread and its first messages; returns the thread's row.
+
+    Raises `FileNotFound`, `NotFound` and `InvalidRequest` for what tools are to work with.
+    """
+    days = vector_stores.THREAD_STORE_DAYS
     row = await rows.add(
         tx,
         threads,
         id=new_id("thread"),
         project_id=project_id,
         metadata=request.metadata or {},
-        tool_resources=resources,
+        tool_resources=await tool_resources.kept(tx, project_id, request.tool_resources, days=days),
     )
-    await add_messages(tx, project_id, row["id"], request.messages or ())
+    row, _ = await add_messages(tx, row, request.messages or ())
     return row
 
 
@@ -106,14 +109,21 @@ async def remove_message(tx: Transaction, project_id: str, thread_id: str, messa
     await rows.remove(tx, messages, "message", message_id, **scope)
 
 
-async def add_messages(
-    tx: Transaction, project_id: str, thread_id: str, requests: Sequence[CreateMessageRequest]
-) -> list[Row]:
-    """Insert messages of the client, in order. They are completed from the start."""
+async def add_messages(tx: Transaction, thread: Row, requests: Sequence[CreateMessageRequest]) -> tuple[Row, list[Row]]:
+    """Insert messages of the client on a locked thread, in order. They are completed from the start.
+
+    Gives the thread as it is then, whose tools have got the attachments, and the messages.
+    """
+    thread = await tool_resources.take_attachments(tx, thread, requests)
     added = []
     for request in requests:
-        values = {"id": new_id("msg"), "project_id": project_id, "thread_id": thread_id, **request.columns()}
+        values = {
+            "id": new_id("msg"),
+            "project_id": thread["project_id"],
+            "thread_id": thread["id"],
+            **request.columns(),
+        }
         row = await tx.fetch_row(_ADD_MESSAGE, **values)
         assert row is not None
         added.append(row)
-    return added
+    return thread, added

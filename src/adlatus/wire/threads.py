@@ -7,21 +7,22 @@ from pydantic_core import PydanticCustomError
 
 from adlatus.wire.common import FileSearchResources, Json, Metadata, RequestModel, ToolResources, WireObject
 from adlatus.wire.messages import CreateMessageRequest
+from adlatus.wire.vector_stores import StoreOfFiles
 
 ModifyToolResources = ToolResources
 
 
 class CreateFileSearchResources(FileSearchResources):
-    """The helper `vector_stores` would create a store; it is refused until vector stores are offered."""
+    """Either stores that are there, or the helper that makes one. *Source*: schema."""
 
-    vector_stores: Annotated[list[Json] | None, Field(max_length=1, exclude=True)] = None
+    vector_stores: Annotated[list[StoreOfFiles] | None, Field(max_length=1, exclude=True)] = None
 
     @model_validator(mode="after")
-    def _stores_are_not_offered(self) -> "CreateFileSearchResources":
-        if self.vector_stores:
+    def _one_store_at_most(self) -> "CreateFileSearchResources":
+        if self.vector_stores and self.vector_store_ids:
             raise PydanticCustomError(
-                "unsupported_value",
-                "Vector stores are not offered by this version of the server: leave out '$param.vector_stores'.",
+                "invalid_value",
+                "Invalid '$param': only one of 'vector_store_ids' and 'vector_stores' may name a vector store.",
             )
         return self
 

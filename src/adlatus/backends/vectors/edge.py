@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import structlog
@@ -43,6 +44,18 @@ async def open_edge(folder: Path, *, when_needed: bool = False) -> AsyncIterator
         yield index
     finally:
         await index.close()
+
+
+def identity(folder: Path) -> str:
+    """What the index of a folder is known by, which is made with it. Raises `StartupError` with advice."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = folder / "id"
+        with suppress(FileExistsError), path.open("x", encoding="ascii") as file:
+            file.write(token_hex(16))
+        return path.read_text("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartupError(f"The folder {folder} of the vector index cannot be used: {error}.") from error
 
 
 class EdgeIndex:
