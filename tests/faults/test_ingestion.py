@@ -175,25 +175,33 @@ def test_a_worker_that_was_asleep_until_another_took_over_leaves_nothing(deploym
             no_fault(sleeper)
 
 
-def test_what_a_worker_writes_after_it_was_swept_goes_again(deployment: Deployment) -> None:
+@pytest.mark.parametrize("what", ["file taken out", "store deleted"])
+@pytest.mark.parametrize("then", ["goes on", "dies"])
+def test_what_a_worker_writes_after_it_was_swept_goes_again(deployment: Deployment, what: str, then: str) -> None:
     records, qdrant = deployment.records, deployment.qdrant
-    with deployment.front() as http:
+    with deployment.front() as http, deployment.worker() as late:
         markers = upload_all(http, files=1, chunks=100)
         store_id = new_store(http)
-        with deployment.worker() as late:
-            qdrant.hold_writes()
-            put_in(http, store_id, list(markers.values()))
-            eventually(lambda: qdrant.held)
-            late.send(signal.SIGSTOP)
-            http.delete(f"vector_stores/{store_id}/files/{markers['marker0']}").raise_for_status()
+        qdrant.hold_writes()
+        put_in(http, store_id, list(markers.values()))
+        eventually(lambda: qdrant.held)
+        late.send(signal.SIGSTOP)
+        out = f"vector_stores/{store_id}" + (f"/files/{markers['marker0']}" if what == "file taken out" else "")
+        http.delete(out).raise_for_status()  # which sweeps
+        if then == "goes on":
             records.let_all_be_swept(http)
             assert records.loose(store_id) == []
-            qdrant.release_writes()
-            eventually(lambda: qdrant.chunks(store_id))
+        qdrant.release_writes()
+        eventually(lambda: qdrant.chunks(store_id))
+        if then == "goes on":
             late.send(signal.SIGCONT)
             eventually(lambda: not qdrant.chunks(store_id))
             assert late.stop() == 0
             no_fault(late)
+        else:
+            late.kill()
+            records.let_all_be_swept(http)
+            assert not qdrant.chunks(store_id)
 
 
 def test_three_processes_that_die_with_a_file_are_enough(deployment: Deployment) -> None:
