@@ -151,6 +151,7 @@ async def submit_tool_outputs(
         expired = await _expired(tx, row)
         if expired is None:
             _check_outputs(row, outputs)
+            claim = _fitting(claim, row["tools"])
             submitted = {output.tool_call_id: output.output or "" for output in outputs}
             queued, frames = await journal.submit(tx, run_id, submitted, claim)
             if claim is None:
@@ -256,6 +257,7 @@ async def _insert(
     tx: Transaction, project_id: str, thread_id: str, settings: Json, expires_after_s: int, claim: Claim | None
 ) -> Row:
     values = settings | {"id": new_id("run"), "project_id": project_id, "thread_id": thread_id}
+    claim = _fitting(claim, settings["tools"])
     if claim:
         values |= {"lease_owner": claim.owner, "lease_token": claim.token}
     else:
@@ -263,6 +265,12 @@ async def _insert(
     row = await tx.fetch_row(_insertion(tuple(values)), expires_after_s=expires_after_s, **values)
     assert row is not None
     return row
+
+
+def _fitting(claim: Claim | None, tools: list[Json]) -> Claim | None:
+    """The claim, unless its executor cannot do what the run needs: then whoever can takes it."""
+    unfit = claim and not claim.searches and any(tool["type"] == "file_search" for tool in tools)
+    return None if unfit else claim
 
 
 @cache
