@@ -254,7 +254,7 @@ def test_files_that_do_not_exist_are_not_found(http: httpx.Client) -> None:
 
 
 UNKNOWN = "vs_" + "0" * 32
-BELOW = [
+BELOW: list[tuple[str, str, Json | None]] = [
     ("GET", "", None),
     ("POST", "", {"name": "n"}),
     ("POST", "", {}),
