@@ -129,7 +129,8 @@ class Worker(Generic[AnyLease]):
             with log_context(**lease.told):
                 await self._handler(lease)
         except asyncio.CancelledError:
-            await self._hand_back(lease)
+            if lease.interruption is not Interruption.LOST:
+                await self._hand_back(lease)
         except Exception:
             log.exception("executor failed", **lease.told)
             await self._hand_back(lease, failed=True)

@@ -6,11 +6,12 @@ a model said. A run, or a file of a vector store, is compared with the recorded 
 later than at that moment of the recording but never earlier.
 """
 
+import builtins
 import itertools
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class Deviation:
     reason: str
     adds: bool = True
     by: tuple[str, ...] = ("rest", "stream")
-    values: tuple[Any, Any] | None = None
+    values: tuple[builtins.object, builtins.object] | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,25 @@ def load(recording: Path) -> list[Exchange]:
     """The exchanges of a recorded session."""
     entries = json.loads(recording.read_text("utf-8"))["Entries"]
     parts = [entry["ResponseBody"]["id"] for entry in entries if entry["RequestUri"].endswith("/parts")]
-    return [_exchange(entry, parts) for entry in entries]
+    texts = dict(_texts([_parsed(entry["ResponseBody"]) for entry in entries]))
+    return [_exchange(entry, parts, texts) for entry in entries]
+
+
+def _parsed(body: Any) -> Any:
+    """A recorded body, a stream as the data of its events."""
+    return [event.data for event in events_of("".join(body))] if isinstance(body, list) else body
+
+
+def _texts(value: Any) -> Iterator[tuple[str, str]]:
+    """The text of files as results of searches show it."""
+    match value:
+        case {"file_id": str(file_id), "content": [{"text": str(text)}]}:
+            yield file_id, text
+        case dict():
+            yield from _texts(list(value.values()))
+        case list():
+            for each in value:
+                yield from _texts(each)
 
 
 def as_listed(exchanges: Sequence[Exchange]) -> list[Exchange]:
@@ -129,13 +148,13 @@ def as_listed(exchanges: Sequence[Exchange]) -> list[Exchange]:
     ]
 
 
-def _exchange(entry: Json, parts: list[str]) -> Exchange:
+def _exchange(entry: Json, parts: list[str], texts: Mapping[str, str]) -> Exchange:
     path, _, query = entry["RequestUri"].removeprefix("https://api.openai.com/v1").partition("?")
     body, sent = entry["ResponseBody"], entry["RequestBody"]
     content_type = entry["RequestHeaders"].get("Content-Type", "")
     form = content_type.startswith("multipart/form-data")
     if sent is None and content_type:
-        sent = _rebuilt(path, body, parts)
+        sent = _rebuilt(path, body, parts, texts)
     answer = Answer(
         entry["StatusCode"],
         httpx.Headers([(name, value) for name, value in entry["ResponseHeaders"].items() if isinstance(value, str)]),
@@ -144,13 +163,15 @@ def _exchange(entry: Json, parts: list[str]) -> Exchange:
     return Exchange(entry["RequestMethod"], path, query, sent, answer, form)
 
 
-def _rebuilt(path: str, answer: Json, parts: list[str]) -> Json:
+def _rebuilt(path: str, answer: Json, parts: list[str], texts: Mapping[str, str]) -> Json:
     """A request body that the recorder has left out, as far as its answer tells of it."""
     match path.rpartition("/")[2], answer:
         case "files", {"error": {"message": message}}:
             return {"purpose": message.split("'")[1], "file": ("images_dog_and_cat.png", b"Hello")}
         case "files", _:
-            return {"purpose": answer["purpose"], "file": (answer["filename"], b"x" * answer["bytes"])}
+            text = texts.get(answer["id"])
+            content = b"x" * answer["bytes"] if text is None else text.encode().ljust(answer["bytes"], b"\n")
+            return {"purpose": answer["purpose"], "file": (answer["filename"], content)}
         case "uploads", _:
             return {name: answer[name] for name in ("purpose", "filename", "bytes")} | {"mime_type": "text/jsonl"}
         case "parts", _:
@@ -180,6 +201,8 @@ class Replay:
         """Send every request in turn and compare its answer."""
         for number, exchange in enumerate(self._exchanges):
             where = f"{number} {exchange.method} {exchange.path}"
+            if exchange.path.endswith("/runs"):
+                self._await_stores()
             ours = self._answer(number, exchange)
             self._compare_heads(where, exchange.answer, ours)
             if isinstance(exchange.answer.body, list):
@@ -193,6 +216,12 @@ class Replay:
         self.differences.append(f"{place.path if isinstance(place, _Place) else place}: {what}")
 
     # --- Sending
+
+    def _await_stores(self) -> None:
+        """A run does not wait for the files of its assistant, which the recorded service had read by then."""
+        give_up_at = time.monotonic() + DEADLINE_S
+        while any(store["status"] == "in_progress" for store in self._http.get("vector_stores").json()["data"]):
+            assert time.monotonic() < give_up_at
 
     def _answer(self, number: int, exchange: Exchange) -> Answer:
         """The server's answer; runs and files are asked for until they have come as far as the recorded ones."""
@@ -242,7 +271,10 @@ class Replay:
                 self._differ(where, f"no {name}")
 
     def _compare_streams(self, where: str, recorded: list[Event], ours: list[Event]) -> None:
-        """Order of the events with runs of deltas as one; a first delta with a first, later ones with a later one."""
+        """Order of the events with runs of deltas as one; a first delta with a first, later ones with a later one.
+
+        A delta that cites is compared with one that does.
+        """
         theirs_grouped, ours_grouped = list(_grouped(recorded)), list(_grouped(ours))
         names, our_names = [name for name, _ in theirs_grouped], [name for name, _ in ours_grouped]
         if names != our_names:
@@ -250,8 +282,10 @@ class Replay:
             return
         for (name, theirs), (_, here) in zip(theirs_grouped, ours_grouped, strict=True):
             place = _Place(f"{where} {name}", "stream", said=name in DELTAS)
+            citing = next(filter(_cites, theirs[1:]), None)
             for number, event in enumerate(here):
-                self._compare(place, theirs[min(number, 1)].data if number else theirs[0].data, event.data)
+                like = citing if citing and _cites(event) else theirs[min(number, 1)]
+                self._compare(place, like.data, event.data)
 
     def _compare_account(self, place: _Place, recorded: Json, ours: Json) -> None:
         """A list that in the recording holds what else the account had: of that only the shape is compared.
@@ -314,6 +348,8 @@ class Replay:
                 place = replace(place, object=noun)
             case "thread.message":
                 place = replace(place, object="thread.message", said=recorded["run_id"] is not None)
+            case None if place.path.endswith(".file_citation"):
+                place = replace(place, object="file_citation")
             case noun:
                 place = replace(place, object=noun or "")
         if recorded.get("expires_at") and ours.get("expires_at"):
@@ -373,13 +409,21 @@ class Replay:
 
 
 def _is_free(place: _Place, recorded: object) -> bool:
-    """Moments, counts of tokens, and what a model said or is told of may have any value of their type."""
+    """Moments, counts of tokens, scores, and what a model said or is told of may have any value of their type."""
     key = place.path.rpartition(".")[2]
+    if key == "score":
+        return True
     if key == "owned_by" or (place.object == "model" and key == "created"):
         return True  # whose endpoint it is
     if isinstance(recorded, int):
         return key.endswith(("_at", "_tokens")) and not key.startswith(("max_", "chunk_"))
     return place.said and place.path.endswith("text.value")
+
+
+def _cites(event: Event) -> bool:
+    """Whether it is a delta of a message with an annotation."""
+    parts = event.data["delta"].get("content", ()) if event.name == "thread.message.delta" else ()
+    return any(part["text"].get("annotations") for part in parts)
 
 
 def _items(body: Json) -> list[Json]:

@@ -269,7 +269,7 @@ def test_a_tool_has_its_limit(http: httpx.Client, foods: tuple[str, str]) -> Non
 def test_that_nothing_was_found_is_said_plainly(http: httpx.Client, foods: tuple[str, str], stores: int) -> None:
     talk = researcher(http, "What about Rome?", foods[1] if stores else None)
     events = talk.stream()
-    assert transcript(events) == [*OPENING, *SEARCHING, *speaking("Nothing 【4:0†x】 is known."), *ENDED]
+    assert transcript(events) == [*OPENING, *SEARCHING, *speaking("Nothing is known."), *ENDED]
     _, _, [step, _] = check_ended(talk, events)
     assert [search["results"] for search in searches(step)] == [[]]
 
@@ -382,7 +382,7 @@ def test_a_cancel_ends_a_search_at_once(librarian: Server, http: httpx.Client, f
         talk.cancel(run_id)
         started = time.monotonic()
         rest = list(events)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 1, "0.1 s on a machine that is idle"
     assert transcript(rest) == [
         "thread.run.cancelling cancelling",
         "thread.run.step.cancelled cancelled",

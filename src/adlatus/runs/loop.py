@@ -128,7 +128,7 @@ async def execute(lease: Lease, resources: Resources) -> None:
     except Unavailable:
         log.error("the database does not answer; the run will be claimed again when its lease has run out")
     finally:
-        resources.events.leave(lease.run_id)
+        resources.events.leave(lease.run_id, lease.attempt)
 
 
 async def _end(journal: Journal, ending: Ending) -> Ending:

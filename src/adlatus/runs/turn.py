@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Literal, TypeGuard
 
 from adlatus.runs.calls import Argued, Call, Called, Calls, text_of
@@ -26,15 +25,13 @@ class Refused:
 Piece = str | Cited | Refused | Called | Argued
 """What a chunk brought; a string is more of the answer's text, which mostly is all that there is."""
 
-_NO_PASSAGES: Passages = MappingProxyType({})
-
 
 class Turn:
     """What the model has said so far, whom it called, why it stopped, what it used.
 
     However an answer is cut into chunks, and chunks into batches, the turn is the same. Pieces, put together, are the
-    turn's own text, refusal and calls: what is held back is in neither. Where there are `passages`, markers of them
-    are found in the text; without any, every bracket is text.
+    turn's own text, refusal and calls: what is held back is in neither. Where there are `passages`, be they none,
+    markers are found in the text; else every bracket is text.
     """
 
     def __init__(
@@ -43,13 +40,13 @@ class Turn:
         most_calls: int | None = None,
         taken_ids: Collection[str] = (),
         toolbox: Toolbox = NOTHING,
-        passages: Passages = _NO_PASSAGES,
+        passages: Passages | None = None,
     ) -> None:
         self.finish_reason: FinishReason | None = None
         self.usage: Usage | None = None
         self._toolbox = toolbox
         self._calls = Calls(most_calls, taken_ids)
-        self._citations = Citations(passages) if passages else None
+        self._citations = None if passages is None else Citations(passages)
         self._thinking = Thinking()
         self._parts: dict[Part, list[str]] = {}
 

@@ -73,6 +73,7 @@ class _Channel:
         self.frames: list[bytes] = []
         self.written = 0
         self.live = False
+        self.attempt = 0
         self.changed = asyncio.Event()
 
     def append(self, attempt: int, frames: Iterable[bytes]) -> None:
@@ -146,11 +147,17 @@ class EventLog:
 
     def execute(self, run_id: str, attempt: int) -> None:
         """This process executes the run from this attempt on: its readers here need no database."""
-        self._channels.setdefault(run_id, _Channel(attempt << 32)).live = True
+        channel = self._channels.setdefault(run_id, _Channel(attempt << 32))
+        channel.live, channel.attempt = True, max(channel.attempt, attempt)
 
-    def leave(self, run_id: str) -> None:
-        """This process adds no more events to the run; memory is freed once they are written."""
-        if channel := self._channels.get(run_id):
+    def leave(self, run_id: str, attempt: int) -> None:
+        """This process adds no more events to the run; memory is freed once they are written.
+
+        Nothing happens if a later attempt executes here by now: its executor may be faster than the end of the one
+        before it.
+        """
+        channel = self._channels.get(run_id)
+        if channel and channel.attempt <= attempt:
             channel.live = False
             self._dirty[run_id] = channel
             channel.wake()

@@ -115,9 +115,10 @@ def as_function(call: Json) -> Json | None:
     return call if call["function"]["output"] is not None else None
 
 
-def passages(calls: Iterable[Json]) -> dict[tuple[int, int], Passage]:
-    """What can be cited of the calls of a run."""
-    return {numbers: passage for call in calls for numbers, passage in file_search.passages(call).items()}
+def passages(calls: Iterable[Json]) -> dict[tuple[int, int], Passage] | None:
+    """What can be cited of the calls of a run, perhaps nothing; None where it has not searched."""
+    searched = [file_search.passages(call) for call in calls if call["type"] == "file_search"]
+    return {numbers: passage for found in searched for numbers, passage in found.items()} if searched else None
 
 
 def position(chat_messages: int, earlier: Iterable[Json]) -> int:

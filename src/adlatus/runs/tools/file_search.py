@@ -164,7 +164,7 @@ def _text(result: Json) -> str:
 
 def passages(call: Json) -> dict[tuple[int, int], Passage]:
     """What can be cited of a kept call."""
-    if call["type"] != "file_search" or ASKED not in call:
+    if ASKED not in call:
         return {}
     position = call[ASKED]["position"]
     return {
