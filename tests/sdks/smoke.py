@@ -442,7 +442,7 @@ def search(client: OpenAI) -> None:
     store_id = api.create().id
     file_id = api.files.upload_and_poll(vector_store_id=store_id, file=("foods.txt", text.encode())).id
     wanted: Any = {"type": "eq", "key": "year", "value": 2024}
-    if VERSION >= (1, 109):
+    if VERSION >= (1, 66):
         changed = api.files.update(file_id, vector_store_id=store_id, attributes={"year": 2024}).attributes
         [found] = [dict(result) for result in api.search(store_id, query="cake", filters=wanted)]
         content = [part.text for part in api.files.content(file_id, vector_store_id=store_id)]
