@@ -1,7 +1,6 @@
 """Files of vector stores: put in, shown, changed, read and taken out."""
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import httpx
@@ -406,12 +405,7 @@ def test_deleting_a_store_while_files_are_put_in_never_breaks_the_server(http: h
     with ThreadPoolExecutor(8) as threads:
         statuses = set().union(*threads.map(one, range(4 * len(stores))))
     assert statuses <= {200, 404}
-    for store_id in stores:
-        eventually(partial(_is_empty, server, store_id), within_s=90)
-
-
-def _is_empty(server: Server, store_id: str) -> bool:
-    return chunks_left(server, store_id) == 0
+    eventually(lambda: sum(chunks_left(server, store_id) for store_id in stores) == 0, within_s=90)
 
 
 def test_the_polling_helpers_of_the_sdk_come_to_an_end(sdk: OpenAI, http: httpx.Client) -> None:

@@ -208,6 +208,13 @@ OF_BOTH = [
         r"Paths and query strings must not hold the NUL character \(%00\)\.",
     ),
     Reason(
+        "the database keeps no integers of more than 64 bits",
+        function(name="f", parameters={"maximum": 2**64}),
+        r"Invalid '.*': integers must fit into 64 bits\.",
+        r".*(parameters|schema)",
+        "invalid_value",
+    ),
+    Reason(
         "a decimal without a fraction is an integer for the schema only",
         run(max_prompt_tokens=300.0),
         r"Invalid type for '(.*)': expected an integer, but got a decimal instead\.",

@@ -371,7 +371,7 @@ class Replay:
         if sorted(orders[0]) == sorted(orders[1]) and orders[0] != orders[1]:
             self._differ(place, f"order {orders[1]}, here {orders[0]}")
 
-    def _deviates(self, place: _Place, key: str, values: tuple[object, object] | None = None) -> bool:
+    def _deviates(self, place: _Place, key: str, values: tuple[Any, Any] | None = None) -> bool:
         """Whether the list allows a key that the recording has not, or, of one that it has, another value."""
         for allowed in self._deviations:
             if (
