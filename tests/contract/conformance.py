@@ -18,8 +18,6 @@ _STORE = "/vector_stores/{vector_store_id}"
 NO_RECORDING = {
     ("POST", "/threads/{thread_id}/runs/{run_id}"): "no recorded session modifies a run",
     ("POST", "/threads/{thread_id}/runs/{run_id}/cancel"): "no recorded session cancels a run",
-    ("GET", "/threads/{thread_id}/runs/{run_id}/steps"): "its recordings wait for the hosted tools",
-    ("GET", "/threads/{thread_id}/runs/{run_id}/steps/{step_id}"): "its recordings wait for the hosted tools",
     ("GET", _STORE): "no recorded session retrieves a vector store",
     ("POST", _STORE): "no recorded session modifies a vector store",
     ("POST", f"{_STORE}/search"): "no recorded session searches",

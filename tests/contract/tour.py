@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from tests.contract.replay import Event, events_of
+from tests.retrieval.documents import pdf
 
 Json = dict[str, Any]
 Operation = tuple[str, str]
@@ -95,7 +96,8 @@ class Tour:
                     run = events_of(text)[0].data
                     self._ask("POST", f"{RUN}/cancel", thread_id=run["thread_id"], run_id=run["id"])
                     cancel = False
-        self.answers.append(Answer(("POST", path), response.status_code, events=tuple(events_of(text))))
+        operation = ("POST", path.partition("?")[0])
+        self.answers.append(Answer(operation, response.status_code, events=tuple(events_of(text))))
 
     def _follow(self, **ids: str) -> None:
         """Come back to the stream of a run that has ended, to its beginning."""
@@ -244,8 +246,8 @@ class Tour:
         self._ask("DELETE", "/files/{file_id}", file_id=made["vision"])
         self._ask("GET", "/files/{file_id}", file_id=made["vision"])
 
-    def _send_file(self, purpose: str, name: str = "tour.txt", **fields: str) -> Any:
-        data, file = {"purpose": purpose} | fields, (name, b"Hello")
+    def _send_file(self, purpose: str, name: str = "tour.txt", content: bytes = b"Hello", **fields: str) -> Any:
+        data, file = {"purpose": purpose} | fields, (name, content)
         response = self.http.post("files", data=data, files={"file": file})
         self.answers.append(Answer(("POST", "/files"), response.status_code, response.json()))
         return response.json()
@@ -319,6 +321,8 @@ class Tour:
         store = self._ask("POST", "/vector_stores", {"name": "Searched"})["id"]
         self._ask("POST", f"{STORE}/search", {"query": "Hello"}, vector_store_id=store)
         self._ask("POST", f"{STORE}/files", file, vector_store_id=store)
+        paged = self._send_file("assistants", "hello.pdf", pdf(["Hello", "World"]))["id"]
+        self._ask("POST", f"{STORE}/files", {"file_id": paged}, vector_store_id=store)
         self._settled(store)
         whole = {
             "query": ["Hello", "World"],
@@ -329,6 +333,27 @@ class Tour:
         }
         for search in ({"query": "Hello"}, whole):
             self._ask("POST", f"{STORE}/search", search, vector_store_id=store)
+
+        self._file_search(store)
+
+    def _file_search(self, store: str) -> None:
+        """A run that searches and cites, with and without the passages."""
+        body = {"model": "gpt-4o", "tools": [{"type": "file_search"}], "instructions": "Search."}
+        resources = {"file_search": {"vector_store_ids": [store]}}
+        assistant = self._ask("POST", "/assistants", body | {"tool_resources": resources})["id"]
+        hello = [{"role": "user", "content": '[[call: file_search {"queries": ["Hello"]}]] [[say: Cited【4:0】.]]'}]
+        thread = self._ask("POST", "/threads", {"messages": hello})["id"]
+        included = "include[]=step_details.tool_calls[*].file_search.results[*].content"
+        self._stream(RUNS, {"assistant_id": assistant}, thread_id=thread)
+        self._stream(f"{RUNS}?{included}", {"assistant_id": assistant}, thread_id=thread)
+        self._ask("GET", MESSAGES, thread_id=thread)
+        for run in self._ask("GET", RUNS, thread_id=thread)["data"]:
+            ids = {"thread_id": thread, "run_id": run["id"]}
+            [searched] = [
+                step for step in self._ask("GET", f"{RUN}/steps", **ids)["data"] if step["type"] == "tool_calls"
+            ]
+            self._ask("GET", f"{RUN}/steps", query=f"?{included}", **ids)
+            self._ask("GET", f"{RUN}/steps/{{step_id}}", query=f"?{included}", **ids, step_id=searched["id"])
 
     def _settled(self, store: str) -> None:
         give_up_at = time.monotonic() + DEADLINE_S
