@@ -246,7 +246,7 @@ class Tour:
         self._ask("DELETE", "/files/{file_id}", file_id=made["vision"])
         self._ask("GET", "/files/{file_id}", file_id=made["vision"])
 
-    def _send_file(self, purpose: str, name: str = "tour.txt", content: bytes = b"Hello", **fields: str) -> Any:
+    def _send_file(self, purpose: str, name: str = "tour.txt", content: bytes | str = b"Hello", **fields: str) -> Any:
         data, file = {"purpose": purpose} | fields, (name, content)
         response = self.http.post("files", data=data, files={"file": file})
         self.answers.append(Answer(("POST", "/files"), response.status_code, response.json()))
