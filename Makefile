@@ -3,6 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 SETUP_LOG := $(VENV)/setup.log
+COMPILE := $(CURDIR)/$(BIN)/pip-compile -q --strip-extras --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
 .PHONY: help setup models dev run check test nightly mutations conformance fmt lint types imports migrate revision bench \
@@ -59,8 +60,9 @@ bench: dev ## measure against the floors, print ratios, write bench-results.json
 
 requirements: dev ## compile the pinned requirements from pyproject.toml
 	@for args in "--extra local -o requirements.txt" "--extra local --extra dev -c requirements.txt -o requirements-dev.txt"; do \
-		$(BIN)/pip-compile -q --strip-extras --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $$args pyproject.toml || exit 1; \
+		$(COMPILE) $$args pyproject.toml || exit 1; \
 	done
+	@cd docker/sandbox && $(COMPILE) requirements.in
 
 clean: ## remove what the targets above have made in this folder
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist

@@ -57,6 +57,8 @@ def bake_fonts() -> None:
     [cache] = TEMPLATE.glob("fontlist-*.json")
     font_manager.json_dump(font_manager.fontManager, cache)
     families = [family for family, known in weights.items() if known]
+    if len(families) < 2:
+        print("Figures lack CJK characters and emoji: install the fonts of fonts.txt, then have this built again.")
     (TEMPLATE / "matplotlibrc").write_text(f"font.family: {', '.join(families)}\n", "utf-8")
 
 
