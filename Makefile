@@ -6,7 +6,7 @@ SETUP_LOG := $(VENV)/setup.log
 COMPILE := $(CURDIR)/$(BIN)/pip-compile -q --strip-extras --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models dev run check test nightly mutations conformance fmt lint types imports migrate revision bench \
+.PHONY: help setup models sandbox dev run check test nightly mutations conformance fmt lint types imports migrate revision bench \
 	requirements clean
 
 help: ## list the targets
@@ -17,7 +17,10 @@ setup: $(VENV)/.run-ready ## create the virtual environment and install what `ma
 models: setup ## fetch the local embedding model, unless it is there
 	@$(BIN)/adlatus models fetch || echo "Going on without it: texts are found by their words only." >&2
 
-run: setup models ## set everything up and serve on http://127.0.0.1:8000
+sandbox: setup ## prepare what model-written code runs in, unless it is there
+	@$(BIN)/adlatus sandbox prepare || echo "Going on without it: the code interpreter is refused." >&2
+
+run: setup models sandbox ## set everything up and serve on http://127.0.0.1:8000
 	@exec $(BIN)/adlatus serve
 
 dev: $(VENV)/.dev-ready ## also install what development needs
@@ -25,7 +28,7 @@ dev: $(VENV)/.dev-ready ## also install what development needs
 check: dev lint types imports ## before each commit: format, lint, types, imports, fast tests
 	@$(BIN)/pytest -q -m "not slow and not nightly" --ignore tests/faults
 
-test: dev models lint types imports ## everything but the nightly variants
+test: dev models sandbox lint types imports ## everything but the nightly variants
 	@$(BIN)/pytest -m "not nightly"
 
 nightly: dev ## the long variants too

@@ -129,6 +129,21 @@ class Settings(BaseSettings):
         Path | None,
         Field(description="YAML file of expectations and answers that the rehearsal model plays (docs/rehearsal.md)"),
     ] = None
+    sandbox: Annotated[
+        Literal["auto", "docker", "bubblewrap", "off"],
+        Field(
+            description="What model-written code runs in; `auto` is Docker if an engine answers and has the image, "
+            "else bubblewrap, and `docker` never falls back to it"
+        ),
+    ] = "auto"
+    sandbox_image: Annotated[
+        str | None,
+        Field(description="Image of Docker's sandboxes; unset: the one that `adlatus sandbox prepare` builds"),
+    ] = None
+    sandbox_runtime: Annotated[
+        str | None,
+        Field(description="OCI runtime of Docker's sandboxes, such as `runsc` (gVisor); unset: the engine's own"),
+    ] = None
     api_keys: Annotated[
         str | None,
         Field(description="Bearer keys, comma-separated, each `key` or `key:project`; unset: loopback without keys"),

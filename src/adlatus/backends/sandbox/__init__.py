@@ -1,0 +1,1 @@
+"""The code interpreter's sandboxes: what they are made of, and how they are prepared and run."""
