@@ -3,9 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 SETUP_LOG := $(VENV)/setup.log
+COMPILE := $(CURDIR)/$(BIN)/pip-compile -q --strip-extras --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models dev run check test nightly mutations conformance fmt lint types imports migrate revision bench \
+.PHONY: help setup models sandbox dev run check test nightly mutations conformance fmt lint types imports migrate revision bench \
 	requirements clean
 
 help: ## list the targets
@@ -16,7 +17,10 @@ setup: $(VENV)/.run-ready ## create the virtual environment and install what `ma
 models: setup ## fetch the local embedding model, unless it is there
 	@$(BIN)/adlatus models fetch || echo "Going on without it: texts are found by their words only." >&2
 
-run: setup models ## set everything up and serve on http://127.0.0.1:8000
+sandbox: setup ## prepare what model-written code runs in, unless it is there
+	@$(BIN)/adlatus sandbox prepare || echo "Going on without it: the code interpreter is refused." >&2
+
+run: setup models sandbox ## set everything up and serve on http://127.0.0.1:8000
 	@exec $(BIN)/adlatus serve
 
 dev: $(VENV)/.dev-ready ## also install what development needs
@@ -24,7 +28,7 @@ dev: $(VENV)/.dev-ready ## also install what development needs
 check: dev lint types imports ## before each commit: format, lint, types, imports, fast tests
 	@$(BIN)/pytest -q -m "not slow and not nightly" --ignore tests/faults
 
-test: dev models lint types imports ## everything but the nightly variants
+test: dev models sandbox lint types imports ## everything but the nightly variants
 	@$(BIN)/pytest -m "not nightly"
 
 nightly: dev ## the long variants too
@@ -59,8 +63,9 @@ bench: dev ## measure against the floors, print ratios, write bench-results.json
 
 requirements: dev ## compile the pinned requirements from pyproject.toml
 	@for args in "--extra local -o requirements.txt" "--extra local --extra dev -c requirements.txt -o requirements-dev.txt"; do \
-		$(BIN)/pip-compile -q --strip-extras --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $$args pyproject.toml || exit 1; \
+		$(COMPILE) $$args pyproject.toml || exit 1; \
 	done
+	@cd docker/sandbox && $(COMPILE) requirements.in
 
 clean: ## remove what the targets above have made in this folder
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist

@@ -62,7 +62,7 @@ async def _measure(database: Database, run: Run, window: int) -> tuple[int, floa
     took_s = []
     for _ in range(REPEATS):
         began = time.perf_counter()
-        items = await history.read(database, run, route, Left(), began=False)
+        items = (await history.read(database, run, route, Left(), began=False)).items
         prompt.build(run, items, route, Left())
         took_s.append(time.perf_counter() - began)
     return len(items), statistics.median(took_s)

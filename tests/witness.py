@@ -23,7 +23,7 @@ _KINDS = frozenset(
     ("object", "type", "status", "role", "code", "reason", "detail", "ranker", "reasoning_effort", "response_format")
 ) | {"tool_choice"}
 """Keys whose strings are constants, and so belong to a value's shape."""
-_FREE = frozenset(("metadata", "parameters", "schema"))
+_FREE = frozenset(("metadata", "attributes", "parameters", "schema"))
 """Keys whose values are the client's own."""
 OCTETS = "application/octet-stream"
 """The bytes of files, which are the clients' own."""
@@ -154,6 +154,11 @@ _TEMPLATES = (
     *("/threads/{thread_id}/runs", "/threads/{thread_id}/runs/{run_id}", "/threads/{thread_id}/runs/{run_id}/cancel"),
     *("/files", "/files/{file_id}", "/files/{file_id}/content"),
     *("/uploads", "/uploads/{upload_id}/parts", "/uploads/{upload_id}/complete", "/uploads/{upload_id}/cancel"),
+    *("/vector_stores", "/vector_stores/{vector_store_id}", "/vector_stores/{vector_store_id}/search"),
+    *("/vector_stores/{vector_store_id}/files", "/vector_stores/{vector_store_id}/files/{file_id}"),
+    "/vector_stores/{vector_store_id}/files/{file_id}/content",
+    *(f"/vector_stores/{{vector_store_id}}/file_batches{end}" for end in ("", "/{batch_id}", "/{batch_id}/cancel")),
+    "/vector_stores/{vector_store_id}/file_batches/{batch_id}/files",
     "/threads/{thread_id}/runs/{run_id}/submit_tool_outputs",
     "/threads/{thread_id}/runs/{run_id}/events",
     *("/threads/{thread_id}/runs/{run_id}/steps", "/threads/{thread_id}/runs/{run_id}/steps/{step_id}"),

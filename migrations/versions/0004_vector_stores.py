@@ -1,4 +1,4 @@
-"""Vector stores, their files and batches of them, and the chunks that no row stands for any more.
+"""Vector stores, their files and batches of them, the chunks that no row stands for any more, what runs include.
 
 Revision ID: 0004
 Revises: 0003
@@ -190,6 +190,7 @@ def upgrade() -> None:
         comment="Chunks in the index that no row stands for any more: to be deleted when due. No key: all of the store's",
     )
     op.create_index(op.f("ix_loose_chunks_due_at"), "loose_chunks", ["due_at"])
+    op.add_column("runs", sa.Column("include", sa.ARRAY(sa.Text()), server_default=sa.text("'{}'"), nullable=False))
     op.create_table(
         "index_owner",
         sa.Column("singleton", sa.Boolean(), server_default=sa.text("true"), nullable=False),
@@ -206,5 +207,6 @@ def downgrade() -> None:
     """The chunks stay in the index; nothing deletes them any more."""
     for table in ("vector_store_files", "vector_store_file_batches", "vector_stores", "loose_chunks", "index_owner"):
         op.drop_table(table)
+    op.drop_column("runs", "include")
     op.execute("DROP FUNCTION loosen_chunks_of_file()")
     op.execute("DROP FUNCTION loosen_chunks_of_store()")

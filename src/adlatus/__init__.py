@@ -6,7 +6,8 @@ A map, from the outside in; imports point down only:
 - `app`        the HTTP application: opens resources and the worker, mounts `api`
 - `api`        HTTP, one file per noun
 - `worker`     claims runs and keeps their leases alive
-- `runs`       what a run does: lifecycle, commands, loop, journal
+- `runs`       what a run does: lifecycle, commands, loop, journal, hosted tools
+- `retrieval`  how files become searchable and are found
 - `files`      files and uploads: rows and bytes together
 - `resources`  opens everything outside the process; the only place that picks a backend
 - `backends`   the outside: model endpoints and the names that lead to them, relays, linked images, file storage,

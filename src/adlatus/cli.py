@@ -22,6 +22,7 @@ from adlatus import __version__, doctor
 from adlatus.app import create_app, executing, housekeeping, indexing
 from adlatus.backends.embeddings import fetch
 from adlatus.backends.postgres import attach, embedded_postgres
+from adlatus.backends.sandbox import prepare
 from adlatus.backends.vectors.edge import identity
 from adlatus.errors import StartupError
 from adlatus.rehearsal import server as rehearsal
@@ -87,6 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     actions = models.add_subparsers(required=True, metavar="ACTION")
     fetching = actions.add_parser("fetch", parents=[data_dir], help="fetch and build it, unless it is there")
     fetching.set_defaults(run=_fetch_models)
+
+    sandbox = commands.add_parser("sandbox", help="what model-written code runs in")
+    actions = sandbox.add_subparsers(required=True, metavar="ACTION")
+    preparing = actions.add_parser("prepare", parents=[data_dir], help="build it, unless it is there")
+    preparing.add_argument("--base-image", metavar="IMAGE", help="image to build on (python:3.12-slim-bookworm)")
+    preparing.set_defaults(run=_prepare_sandbox)
 
     rehearse = commands.add_parser("rehearse", help="serve the scripted rehearsal model alone")
     rehearse.add_argument("--host", help="address to listen on (127.0.0.1)")
@@ -227,6 +234,11 @@ async def _index_again(settings: Settings) -> int:
 
 def _fetch_models(_arguments: argparse.Namespace, settings: Settings) -> int:
     print(f"The local embedding model is in {fetch.fetch(settings.data_dir)}.")
+    return 0
+
+
+def _prepare_sandbox(arguments: argparse.Namespace, settings: Settings) -> int:
+    print(prepare.prepare(settings, arguments.base_image))
     return 0
 
 

@@ -136,6 +136,11 @@ def no_such_file(file_id: str) -> FileNotFound:
     return FileNotFound(f"No such File object: {file_id}", param="id")
 
 
+def no_file_to_attach(file_id: str) -> NotFound:
+    """The same of a file that a request names in its body. Source: inference from the one above."""
+    return NotFound(f"No such File object: {file_id}", param="file_id")
+
+
 def body(error: ApiError) -> dict[str, dict[str, str | None]]:
     """The JSON body of an error response, and of the data of an `error` event."""
     told: dict[str, dict[str, str | None]] = {

@@ -26,6 +26,7 @@ from adlatus.backends.images import Images, open_images
 from adlatus.backends.llm import Llm
 from adlatus.backends.postgres import embedded_postgres
 from adlatus.backends.relay import Relay
+from adlatus.backends.rerank import Reranker, open_reranker
 from adlatus.backends.routing import LOCAL, Endpoint, Route, Routing
 from adlatus.backends.upstreams import Clients, open_clients
 from adlatus.backends.vectors.edge import identity, open_edge
@@ -85,6 +86,7 @@ class Resources:
     blobs: Blobs
     index: VectorIndex
     embedder: Embedder | None
+    reranker: Reranker | None
     local_model: LocalModel | None
     metrics: Metrics
     project_by_key: Mapping[bytes, str]
@@ -119,6 +121,7 @@ async def open_resources(settings: Settings, metrics: Metrics, *, has_folder: bo
         index, index_report = await _open_index(stack, settings, database, has_folder=has_folder)
         local_model = open_local_model(stack, settings)
         embedder = pick_embedder(settings, routing, clients, local_model)
+        reranker = await stack.enter_async_context(open_reranker(settings, metrics.reranks))
         metrics.embeddings_available.set(embedder is not None)
         if embedder is None:
             log.warning("no embedding model: files are found by their words only", advice=EMBEDDINGS_ADVICE)
@@ -143,6 +146,7 @@ async def open_resources(settings: Settings, metrics: Metrics, *, has_folder: bo
             blobs,
             index,
             embedder,
+            reranker,
             local_model,
             metrics,
             _project_by_key(settings),

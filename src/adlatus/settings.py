@@ -107,6 +107,17 @@ class Settings(BaseSettings):
         ),
     ] = None
     qdrant_api_key: Annotated[SecretStr | None, Field(description="Key for the Qdrant server")] = None
+    rerank_url: Annotated[
+        str | None,
+        Field(
+            description="Address of a reranker with its whole path, such as `http://localhost:8080/rerank`; "
+            "unset: none (docs/retrieval.md)"
+        ),
+    ] = None
+    rerank_api_key: Annotated[SecretStr | None, Field(description="Key for the reranker")] = None
+    rerank_model: Annotated[
+        str | None, Field(description="Model to ask the reranker for; unset: the one that it serves")
+    ] = None
     image_urls: Annotated[
         Literal["auto", "forward", "inline", "refuse"],
         Field(
@@ -117,6 +128,21 @@ class Settings(BaseSettings):
     rehearsal_script: Annotated[
         Path | None,
         Field(description="YAML file of expectations and answers that the rehearsal model plays (docs/rehearsal.md)"),
+    ] = None
+    sandbox: Annotated[
+        Literal["auto", "docker", "bubblewrap", "off"],
+        Field(
+            description="What model-written code runs in; `auto` is Docker if an engine answers and has the image, "
+            "else bubblewrap, and `docker` never falls back to it"
+        ),
+    ] = "auto"
+    sandbox_image: Annotated[
+        str | None,
+        Field(description="Image of Docker's sandboxes; unset: the one that `adlatus sandbox prepare` builds"),
+    ] = None
+    sandbox_runtime: Annotated[
+        str | None,
+        Field(description="OCI runtime of Docker's sandboxes, such as `runsc` (gVisor); unset: the engine's own"),
     ] = None
     api_keys: Annotated[
         str | None,

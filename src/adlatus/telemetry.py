@@ -54,6 +54,12 @@ class Metrics:
             "1 if files are found by what they mean, 0 if by their words only (degraded)",
             registry=self.registry,
         )
+        self.reranks = Counter(
+            "adlatus_reranks",
+            "Queries whose passages a reranker was to judge; after a failed one the search's own order stands",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.tokens = Counter("adlatus_tokens", "Tokens used, as models report them", ["kind"], registry=self.registry)
 
     def render(self) -> bytes:

@@ -62,7 +62,7 @@ class Worker(Generic[AnyLease]):
 
     def offer(self) -> Claim | None:
         """A claim to insert new work with, if there is room for it here."""
-        return leases.new_claim(self.name) if self._room() > 0 else None
+        return leases.new_claim(self.name, searches=self._leases.searches) if self._room() > 0 else None
 
     def start(self, lease: AnyLease) -> None:
         """Do a piece of work that is leased to this worker."""
@@ -129,7 +129,8 @@ class Worker(Generic[AnyLease]):
             with log_context(**lease.told):
                 await self._handler(lease)
         except asyncio.CancelledError:
-            await self._hand_back(lease)
+            if lease.interruption is not Interruption.LOST:
+                await self._hand_back(lease)
         except Exception:
             log.exception("executor failed", **lease.told)
             await self._hand_back(lease, failed=True)

@@ -8,7 +8,7 @@ import pytest
 from openai import AuthenticationError, OpenAI
 
 from adlatus.settings import Settings
-from tests.conftest import BETA, KEYS, Loop, Server, serving
+from tests.conftest import BETA, Loop, Server, serving
 
 NO_KEY = "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth"
 EMPTY: dict[str, Any] = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
@@ -101,14 +101,6 @@ def test_the_sdk_raises_an_authentication_error(server: Server) -> None:
 # --- Projects
 
 
-@pytest.fixture
-def stranger(server: Server, api_key: str) -> Iterator[httpx.Client]:
-    """A client of another project."""
-    key = f"key-{KEYS - 1 - int(api_key.removeprefix('key-'))}"
-    with httpx.Client(base_url=server.base_url, headers={"Authorization": f"Bearer {key}", **BETA}) as client:
-        yield client
-
-
 def populate(client: httpx.Client) -> dict[str, str]:
     """One object of each kind, by the name of its path parameter."""
     assistant_id = client.post("/assistants", json={"model": "m"}).json()["id"]
@@ -118,10 +110,16 @@ def populate(client: httpx.Client) -> dict[str, str]:
     client.post(runs, json={"assistant_id": assistant_id, "stream": True}).raise_for_status()
     run_id = client.get(runs).json()["first_id"]
     file = {"file": ("a.txt", b"Hello")}
+    file_id = client.post("/files", data={"purpose": "assistants"}, files=file).json()["id"]
+    stores = f"/vector_stores/{client.post('/vector_stores').json()['id']}"
+    batch_id = client.post(f"{stores}/file_batches", json={"file_ids": [file_id]}).json()["id"]
+    client.post(f"{stores}/file_batches/{batch_id}/cancel").raise_for_status()
     upload = {"purpose": "vision", "filename": "a.txt", "bytes": 5, "mime_type": "text/plain"}
     return {
         "upload_id": client.post("/uploads", json=upload).json()["id"],
-        "file_id": client.post("/files", data={"purpose": "vision"}, files=file).json()["id"],
+        "file_id": file_id,
+        "vector_store_id": stores.removeprefix("/vector_stores/"),
+        "batch_id": batch_id,
         "assistant_id": assistant_id,
         "thread_id": thread_id,
         "message_id": client.get(f"/threads/{thread_id}/messages").json()["last_id"],
@@ -138,6 +136,14 @@ def body_for(method: str, path: str, ids: dict[str, str]) -> dict[str, Any] | No
         return {"role": "user", "content": "x"}
     if path.endswith("/submit_tool_outputs"):
         return {"tool_outputs": []}
+    if path.endswith("/search"):
+        return {"query": "x"}
+    if path.endswith("/files"):
+        return {"file_id": ids["file_id"]}
+    if path.endswith("/files/{file_id}"):
+        return {"attributes": {}}
+    if path.endswith("/file_batches"):
+        return {"file_ids": [ids["file_id"]]}
     if path.endswith("/complete"):
         return {"part_ids": ["part_x"]}
     if path.endswith("/runs"):
@@ -149,10 +155,13 @@ def snapshot(client: httpx.Client, ids: dict[str, str]) -> list[str]:
     """Everything that `populate` has made, as its owner sees it."""
     thread = f"/threads/{ids['thread_id']}"
     run = f"{thread}/runs/{ids['run_id']}"
-    file = f"/files/{ids['file_id']}"
+    store = f"/vector_stores/{ids['vector_store_id']}"
     paths = [
         "/files",
-        f"{file}/content",
+        f"/files/{ids['file_id']}",
+        "/vector_stores",
+        f"{store}/files",
+        f"{store}/file_batches/{ids['batch_id']}",
         "/assistants",
         "/threads",
         thread,
@@ -201,6 +210,7 @@ def test_lists_hold_objects_of_the_own_project_only(http: httpx.Client, stranger
     assert stranger.get("/assistants").json() == EMPTY
     assert stranger.get("/threads").json() == EMPTY
     assert stranger.get("/files").json() == EMPTY
+    assert stranger.get("/vector_stores").json() == EMPTY
     own = populate(stranger)
     assert [made["id"] for made in stranger.get("/assistants").json()["data"]] == [own["assistant_id"]]
     assert [made["id"] for made in stranger.get("/threads").json()["data"]] == [own["thread_id"]]

@@ -11,6 +11,7 @@ from openai import BadRequestError, NotFoundError, OpenAI
 
 from adlatus.api.deps import MAX_BODY_BYTES
 from adlatus.errors import BAD_JSON
+from tests.api.placeholders import filled_in
 from tests.conftest import Server
 
 ASSISTANT, THREAD, MESSAGE, RUN, STEP = "asst_nothing", "thread_nothing", "msg_nothing", "run_nothing", "step_nothing"
@@ -515,10 +516,13 @@ NO_ID = [
     ("POST", f"/threads/{THREAD}/runs/{{}}/submit_tool_outputs", "run_id", "run", "run"),
     ("GET", f"/threads/{THREAD}/runs/{{}}/steps", "run_id", "run", "run"),
     ("GET", f"/threads/{THREAD}/runs/{RUN}/steps/{{}}", "step_id", "step", "run step"),
+    ("GET", "/vector_stores/{}", "vector_store_id", "vs_", "vector store"),
+    ("POST", "/vector_stores/{}/search", "vector_store_id", "vs_", "vector store"),
+    ("GET", "/vector_stores/{}/files", "vector_store_id", "vs_", "vector store"),
 ]
 
 
-BODIES: dict[str, Any] = {"submit_tool_outputs": {"tool_outputs": []}}
+BODIES: dict[str, Any] = {"submit_tool_outputs": {"tool_outputs": []}, "search": {"query": "x"}}
 """What must be sent along, by the end of the path."""
 
 
@@ -530,6 +534,7 @@ def test_ids_of_the_wrong_kind_are_told_from_ids_of_nothing(
         response = http.request(method, path.format(wrong))
         message = f"Invalid '{param}': '{wrong}'. Expected an ID that begins with '{prefix}'."
         assert (response.status_code, response.json()) == (400, error(message, param, "invalid_value"))
+    prefix = prefix.removesuffix("_")
     for nothing in (f"{prefix}_nothing", f"{prefix}_é'\"<>", f"{prefix}_{'x' * 3000}"):
         response = http.request(method, path.format(nothing), json=BODIES.get(path.rpartition("/")[2]))
         message = f"No {noun} found with id '{nothing}'."
@@ -788,6 +793,44 @@ VALID |= {
     "/v1/uploads/{upload_id}/complete": {"part_ids": ["part_x"], "md5": "0" * 32},
     "/v1/uploads/{upload_id}/cancel": {},
 }
+STATIC = {"type": "static", "static": {"max_chunk_size_tokens": 100, "chunk_overlap_tokens": 50}}
+VALID |= {
+    "/v1/vector_stores": {
+        "file_ids": ["file-1"],
+        "name": "n",
+        "description": "d",
+        "expires_after": {"anchor": "last_active_at", "days": 3},
+        "chunking_strategy": STATIC,
+        "metadata": {"k": "v"},
+    },
+    "/v1/vector_stores/{vector_store_id}": {
+        "name": "n",
+        "expires_after": {"anchor": "last_active_at", "days": 3},
+        "metadata": {"k": "v"},
+    },
+    "/v1/vector_stores/{vector_store_id}/files": {
+        "file_id": "file-1",
+        "chunking_strategy": STATIC,
+        "attributes": {"k": "v", "n": 1.5, "b": True},
+    },
+    "/v1/vector_stores/{vector_store_id}/files/{file_id}": {"attributes": {"k": "v", "n": 1.5, "b": True}},
+    "/v1/vector_stores/{vector_store_id}/file_batches": {
+        "files": [{"file_id": "file-1", "chunking_strategy": STATIC, "attributes": {"k": 1}}],
+        "chunking_strategy": {"type": "auto"},
+        "attributes": {"k": "v"},
+    },
+    "/v1/vector_stores/{vector_store_id}/file_batches/{batch_id}/cancel": {},
+    "/v1/vector_stores/{vector_store_id}/search": {
+        "query": ["q"],
+        "rewrite_query": False,
+        "max_num_results": 5,
+        "filters": {
+            "type": "and",
+            "filters": [{"type": "in", "key": "k", "value": ["v", 1]}, {"type": "gt", "key": "n", "value": 1}],
+        },
+        "ranking_options": {"ranker": "auto", "score_threshold": 0.5},
+    },
+}
 HOSTILE: list[Any] = [
     *(0, -1, 2**31, 2**63, 2**64, 10**30, 1e308, -0.0, 5e-324, True, False, None),
     *("", " ", "\ud800", "\0", "a" * 300_000, "😀" * 600, "../../etc/passwd", "'; DROP TABLE runs; --", "{{7*7}}"),
@@ -844,10 +887,15 @@ def test_hostile_bodies_are_refused_or_understood_but_never_break_the_server(htt
         "message_id": http.post(f"/threads/{thread_id}/messages", json=message).json()["id"],
         "run_id": RUN,
         "upload_id": "upload_x",
+        "vector_store_id": http.post("/vector_stores").json()["id"],
+        "batch_id": "vsfb_x",
     }
+    file = {"file": ("notes.txt", b"Notes")}
+    ids["file_id"] = http.post("/files", data={"purpose": "assistants"}, files=file).json()["id"]
+    http.post(f"/vector_stores/{ids['vector_store_id']}/files", json={"file_id": ids["file_id"]})
     refused = 0
     own = {"assistant_id": ids["assistant_id"]} if "assistant_id" in VALID[path] else {}
-    for body in _hostile_bodies(VALID[path] | own):
+    for body in _hostile_bodies(filled_in(http)(VALID[path] | own)):
         response = http.post(
             path.removeprefix("/v1").format(**ids), content=body, headers={"content-type": "application/json"}
         )

@@ -1,6 +1,6 @@
 """Paging: the same rules for every list, whatever is in it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from sqlalchemy import insert
 
 from adlatus.ids import new_id
 from adlatus.store.tables import run_steps
-from tests.conftest import BETA, KEYS, Server
+from tests.conftest import Server
 
 EMPTY = '{"object":"list","data":[],"first_id":null,"last_id":null,"has_more":false}'
 MANY = 50
@@ -65,6 +65,26 @@ class Lists:
         extra = [self._step(made) for _ in range(size - 1)]
         return Filled(f"{run_path}/{run_id}/steps", "run step", [made["id"], *extra][:size])
 
+    def vector_stores(self, size: int) -> Filled:
+        return Filled("/vector_stores", "vector store", [self._post("/vector_stores") for _ in range(size)])
+
+    def vector_store_files(self, size: int) -> Filled:
+        """Put in one after the other."""
+        path = f"/vector_stores/{self._post('/vector_stores')}/files"
+        return Filled(path, "vector store file", [self._post(path, file_id=self._file()) for _ in range(size)])
+
+    def files_of_a_batch(self, size: int) -> Filled:
+        """All put in by one statement."""
+        file_ids = [self._file() for _ in range(size)]
+        path = f"/vector_stores/{self._post('/vector_stores')}/file_batches"
+        return Filled(f"{path}/{self._post(path, file_ids=file_ids)}/files", "vector store file", file_ids)
+
+    def _file(self) -> str:
+        sent = {"file": ("notes.txt", b"Notes")}
+        response = self._http.post("/files", data={"purpose": "assistants"}, files=sent)
+        made: str = response.raise_for_status().json()["id"]
+        return made
+
     def _run(self, path: str, assistant_id: str) -> str:
         self._http.post(path, json={"assistant_id": assistant_id, "stream": True}).raise_for_status()
         run_id: str = self._http.get(path, params={"limit": 1}).json()["first_id"]
@@ -92,6 +112,9 @@ LISTS = {
     "messages of one request": Lists.messages_of_one_request,
     "runs": Lists.runs,
     "steps": Lists.steps,
+    "vector stores": Lists.vector_stores,
+    "vector store files": Lists.vector_store_files,
+    "files of a batch": Lists.files_of_a_batch,
 }
 Fill = Callable[[int], Filled]
 
@@ -101,14 +124,6 @@ def fill(request: pytest.FixtureRequest, http: httpx.Client, server: Server) -> 
     """Fills one kind of list in the test's project."""
     lists = Lists(http, server)
     return lambda size: LISTS[request.param](lists, size)
-
-
-@pytest.fixture
-def stranger(server: Server, api_key: str) -> Iterator[httpx.Client]:
-    """A client of another project."""
-    key = f"key-{KEYS - 1 - int(api_key.removeprefix('key-'))}"
-    with httpx.Client(base_url=server.base_url, headers={"Authorization": f"Bearer {key}", **BETA}) as client:
-        yield client
 
 
 def page(http: httpx.Client, path: str, **params: Any) -> tuple[list[str], bool]:
@@ -240,6 +255,9 @@ def test_an_empty_list_has_no_ends(fill: Fill, http: httpx.Client) -> None:
 def test_lists_of_a_new_project_and_a_new_thread_are_empty(http: httpx.Client) -> None:
     assert http.get("/assistants").text == EMPTY
     assert http.get("/threads").text == EMPTY
+    assert http.get("/vector_stores").text == EMPTY
+    store_id = http.post("/vector_stores").json()["id"]
+    assert http.get(f"/vector_stores/{store_id}/files").text == EMPTY
     thread_id = http.post("/threads").json()["id"]
     assert http.get(f"/threads/{thread_id}/messages").text == EMPTY
     assert http.get(f"/threads/{thread_id}/runs").text == EMPTY
@@ -267,22 +285,23 @@ def test_a_cursor_that_does_not_exist_is_not_found(fill: Fill, http: httpx.Clien
 def test_a_cursor_of_another_project_is_not_found(fill: Fill, server: Server, stranger: httpx.Client) -> None:
     foreign = fill(1)
     kind = {"assistant": "assistants", "thread": "threads", "run": "runs", "run step": "steps"}
-    own = LISTS[kind.get(foreign.noun, "messages")](Lists(stranger, server), 2)
+    kind |= {noun: f"{noun}s" for noun in ("message", "vector store", "vector store file")}
+    own = LISTS[kind[foreign.noun]](Lists(stranger, server), 2)
     for cursor in ("after", "before"):
         response = stranger.get(own.path, params={cursor: foreign.ids[0]})
         assert response.status_code == 404
         assert response.json()["error"]["message"] == f"No {own.noun} found with id '{foreign.ids[0]}'."
 
 
-@pytest.mark.parametrize("kind", ["messages", "runs", "steps"])
-def test_a_cursor_of_another_thread_or_run_is_not_found(http: httpx.Client, server: Server, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["messages", "runs", "steps", "vector store files", "files of a batch"])
+def test_a_cursor_of_another_thread_or_run_or_store_is_not_found(http: httpx.Client, server: Server, kind: str) -> None:
     lists = Lists(http, server)
     here, elsewhere = LISTS[kind](lists, 2), LISTS[kind](lists, 1)
     for cursor in ("after", "before"):
         assert http.get(here.path, params={cursor: elsewhere.ids[0]}).status_code == 404
 
 
-@pytest.mark.parametrize("kind", ["assistants", "threads", "messages"])
+@pytest.mark.parametrize("kind", ["assistants", "threads", "messages", "vector stores", "vector store files"])
 def test_a_deleted_cursor_is_not_found(http: httpx.Client, server: Server, kind: str) -> None:
     filled = LISTS[kind](Lists(http, server), 2)
     http.delete(f"{filled.path}/{filled.ids[0]}").raise_for_status()

@@ -11,14 +11,21 @@ from tests.witness import Operation, Witness
 CLIENT = {"python": "Python", "node": "JS"}
 """How the SDK of a language names itself."""
 
-RECORDED = 15
+RECORDED = 30
 """Operations that the recordings reach at least; fewer mean that they were not all replayed."""
 
+_STORE = "/vector_stores/{vector_store_id}"
 NO_RECORDING = {
     ("POST", "/threads/{thread_id}/runs/{run_id}"): "no recorded session modifies a run",
     ("POST", "/threads/{thread_id}/runs/{run_id}/cancel"): "no recorded session cancels a run",
-    ("GET", "/threads/{thread_id}/runs/{run_id}/steps"): "its recordings wait for the hosted tools",
-    ("GET", "/threads/{thread_id}/runs/{run_id}/steps/{step_id}"): "its recordings wait for the hosted tools",
+    ("GET", _STORE): "no recorded session retrieves a vector store",
+    ("POST", _STORE): "no recorded session modifies a vector store",
+    ("POST", f"{_STORE}/search"): "no recorded session searches",
+    ("GET", f"{_STORE}/files/{{file_id}}"): "no recorded session retrieves a file of one",
+    ("POST", f"{_STORE}/files/{{file_id}}"): "no recorded session has attributes",
+    ("GET", f"{_STORE}/files/{{file_id}}/content"): "no recorded session reads one",
+    ("GET", f"{_STORE}/file_batches/{{batch_id}}"): "no recorded session retrieves a batch",
+    ("POST", f"{_STORE}/file_batches/{{batch_id}}/cancel"): "no recorded session cancels a batch",
     ("POST", "/chat/completions"): "handed on",
     ("POST", "/embeddings"): "handed on",
 }

@@ -28,6 +28,8 @@ REAL = {
     "step_id": "step_real",
     "file_id": "file_real",
     "upload_id": "upload_real",
+    "vector_store_id": "vs_real",
+    "batch_id": "vsfb_real",
     "model": "model_real",
 }
 JSON = "application/json"
@@ -81,7 +83,7 @@ class Maker:
             elif isinstance(body, bytes):
                 content = body
             else:
-                content = _content(_with_assistant(draw, body))
+                content = _content(_with_real(draw, body))
             query = urlencode(case.query or {}, doseq=True, errors="replace")
             return Request(method, path.format(**_ids(draw, ids)), query, content, content_type)
 
@@ -123,9 +125,19 @@ def _part(name: str, value: Any) -> bytes:
     return head.encode("utf-8", "replace") + content.replace(f"--{BOUNDARY}".encode(), b"") + b"\r\n"
 
 
-def _with_assistant(draw: Draw, body: Any) -> Any:
-    if isinstance(body, dict) and isinstance(body.get("assistant_id"), str) and draw(_mostly):
-        return body | {"assistant_id": REAL["assistant_id"]}
+def _with_real(draw: Draw, body: Any) -> Any:
+    """With ids of real objects, mostly; and every other search without filters, few of which make sense."""
+    if isinstance(body, dict) and "filters" in body and draw(st.booleans()):
+        body = {name: value for name, value in body.items() if name != "filters"}
+    if not isinstance(body, dict) or not draw(_mostly):
+        return body
+    for name in ("assistant_id", "file_id"):
+        if isinstance(body.get(name), str):
+            body = body | {name: REAL[name]}
+    if isinstance(body.get("file_ids"), list):
+        body = body | {"file_ids": [REAL["file_id"] for _ in body["file_ids"]]}
+    if isinstance(body.get("files"), list):
+        body = body | {"files": [_with_real(draw, each) for each in body["files"]]}
     return body
 
 

@@ -8,10 +8,13 @@ from typing import Any
 import httpx
 
 from tests.contract.making import JSON, REAL, Request
-from tests.contract.tour import MESSAGES, RUN, RUNS, UPLOAD
+from tests.contract.tour import MESSAGES, RUN, RUNS, STORE, UPLOAD
 
 MAX_INTEGER = 2_147_483_647
-WHOLE = r"(bytes|seconds|max_num_results|max_(prompt|completion)_tokens|last_messages)"
+WHOLE = (
+    r"(bytes|seconds|days|max_num_results|max_(prompt|completion)_tokens|last_messages"
+    r"|max_chunk_size_tokens|chunk_overlap_tokens)"
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,31 @@ def upload(**fields: Any) -> Request:
     return post("/uploads", **{"purpose": "vision", "filename": "a", "bytes": 1, "mime_type": "text/plain"} | fields)
 
 
+def store(**fields: Any) -> Request:
+    return post("/vector_stores", **fields)
+
+
+def batch(**fields: Any) -> Request:
+    return post(f"{STORE}/file_batches", **fields)
+
+
+def search(**fields: Any) -> Request:
+    return post(f"{STORE}/search", **{"query": "x"} | fields)
+
+
+def chunked(size: int, overlap: int) -> Request:
+    sizes = {"max_chunk_size_tokens": size, "chunk_overlap_tokens": overlap}
+    return store(chunking_strategy={"type": "static", "static": sizes})
+
+
+def nested(depth: int) -> Any:
+    """A filter of so many levels."""
+    wanted: Any = {"type": "eq", "key": "k", "value": 1}
+    for _ in range(depth - 1):
+        wanted = {"type": "and", "filters": [wanted]}
+    return wanted
+
+
 def function(**fields: Any) -> Request:
     return assistant(tools=[{"type": "function", "function": fields}])
 
@@ -72,7 +100,7 @@ OF_BOTH = [
     Reason(
         "the id is of no object",
         get("/assistants/asst_x"),
-        r"No (assistant|thread|message|run|run step|upload) found with id '.*'\.",
+        r"No (assistant|thread|message|run|run step|upload|vector store( file( batch)?)?) found with id '.*'\.",
         status=404,
     ),
     Reason(
@@ -80,6 +108,13 @@ OF_BOTH = [
         get("/files/x"),
         r"No such File object: .*",
         "id",
+        status=404,
+    ),
+    Reason(
+        "the id is of no file that could be put into a vector store",
+        batch(file_ids=["x"]),
+        r"No such File object: .*",
+        "file_id",
         status=404,
     ),
     Reason(
@@ -98,8 +133,42 @@ OF_BOTH = [
     Reason(
         "the id is of another kind",
         get("/threads/x"),
-        r"Invalid '\w+_id': '.*'\. Expected an ID that begins with '(asst|thread|msg|run|step|upload)'\.",
+        r"Invalid '\w+_id': '.*'\. Expected an ID that begins with '(asst|thread|msg|run|step|upload|vs_|vsfb_)'\.",
         r"\w+_id",
+        "invalid_value",
+    ),
+    Reason(
+        "a batch is of files in one of two ways",
+        batch(file_ids=["x"], files=[{"file_id": "x"}]),
+        r"Exactly one of 'file_ids' and 'files' has to be given, each with at least one file\.",
+        code="invalid_value",
+    ),
+    Reason(
+        "more than half of a chunk would overlap",
+        chunked(100, 51),
+        r"Invalid '.*': chunk_overlap_tokens must not exceed half of max_chunk_size_tokens, but .*",
+        r".*chunking_strategy\.static",
+        "invalid_value",
+    ),
+    Reason(
+        "lists are for `in` and `nin`, and nothing else is",
+        search(filters={"type": "in", "key": "k", "value": 1}),
+        r"Invalid 'filters.*': the comparison '\w+' wants (an array|a string, a number or a boolean) as its value\.",
+        r"filters.*",
+        "invalid_value",
+    ),
+    Reason(
+        "filters end somewhere",
+        search(filters=nested(17)),
+        r"Invalid 'filters': there may be 1000 filters, nested 16 levels deep, but these are \d+ in \d+ levels\.",
+        "filters",
+        "invalid_value",
+    ),
+    Reason(
+        "the database keeps no integers of more than 64 bits",
+        batch(file_ids=["x"], attributes={"k": 2**64}),
+        r"Invalid '.*attributes': integers must fit into 64 bits\.",
+        r".*attributes",
         "invalid_value",
     ),
     Reason(
@@ -139,11 +208,11 @@ OF_BOTH = [
         r"Paths and query strings must not hold the NUL character \(%00\)\.",
     ),
     Reason(
-        "vector stores wait for issue 5",
-        post("/threads", tool_resources={"file_search": {"vector_stores": [{}]}}),
-        r"Vector stores are not offered by this version of the server: leave out '(.*)\.vector_stores'\.",
-        r"(thread\.)?tool_resources\.file_search",
-        "unsupported_value",
+        "the database keeps no integers of more than 64 bits",
+        function(name="f", parameters={"maximum": 2**64}),
+        r"Invalid '.*': integers must fit into 64 bits\.",
+        r".*(parameters|schema)",
+        "invalid_value",
     ),
     Reason(
         "a decimal without a fraction is an integer for the schema only",
@@ -151,6 +220,15 @@ OF_BOTH = [
         r"Invalid type for '(.*)': expected an integer, but got a decimal instead\.",
         rf".*{WHOLE}",
         "invalid_type",
+    ),
+]
+BY_DOCUMENT = [
+    Reason(
+        "a thread has one vector store, the server's own document says in prose only",
+        post("/threads", tool_resources={"file_search": {"vector_store_ids": ["vs_x"], "vector_stores": [{}]}}),
+        r"Invalid '(.*)': only one of 'vector_store_ids' and 'vector_stores' may name a vector store\.",
+        r"(thread\.)?tool_resources\.file_search",
+        "invalid_value",
     ),
 ]
 BY_SCHEMA = [
@@ -231,10 +309,59 @@ BY_SCHEMA = [
         "string_above_max_length",
     ),
     Reason(
+        "a chunk overlaps by so much, the schema says in prose only",
+        chunked(4096, -1),
+        r"Invalid '.*': integer (above maximum|below minimum) value\. Expected a value (<= 2048|>= 0), but got .*",
+        r".*\.chunk_overlap_tokens",
+        "integer_(above_max|below_min)_value",
+    ),
+    Reason(
+        "names and descriptions of vector stores end somewhere",
+        store(name="n" * 513),
+        r"Invalid '(name|description)': string too long\. Expected a string with maximum length 512, but got .*",
+        "name|description",
+        "string_above_max_length",
+    ),
+    Reason(
+        "no id is so long",
+        batch(file_ids=["x" * 257]),
+        r"Invalid '.*': string too long\. Expected a string with maximum length 256, but got .*",
+        r".*(file_id|file_ids\[\d+\])",
+        "string_above_max_length",
+    ),
+    Reason(
+        "nothing is looked for by nothing",
+        search(query=[]),
+        r"Invalid 'query.*': (empty array|string too short)\. Expected (an array|a string) with minimum length 1, .*",
+        r"query.*",
+        "empty_array|string_below_min_length",
+    ),
+    Reason(
+        "queries end somewhere",
+        search(query="x" * 4097),
+        r"Invalid 'query.*': (array|string) too long\. Expected an? (array|string) with maximum length (16|4096), .*",
+        r"query.*",
+        "(array|string)_above_max_length",
+    ),
+    Reason(
+        "no attribute is so long as to equal that",
+        search(filters={"type": "eq", "key": "k", "value": "v" * 513}),
+        r"Invalid 'filters.*': string too long\. Expected a string with maximum length (64|512), but got .*",
+        r"filters.*",
+        "string_above_max_length",
+    ),
+    Reason(
+        "lists of filters end somewhere",
+        search(filters={"type": "and", "filters": [nested(1)] * 101}),
+        r"Invalid 'filters.*': array too long\. Expected an array with maximum length 100, but got .*",
+        r"filters.*",
+        "array_above_max_length",
+    ),
+    Reason(
         "nothing is named by an empty string",
         run(model=""),
         r"Invalid '(.*)': string too short\. Expected a string with minimum length 1, but got an empty string.*",
-        r"(.*\.)?(model|assistant_id|file_id|filename|mime_type|url)",
+        r"(.*\.)?(model|assistant_id|file_id|file_ids\[\d+\]|filename|mime_type|url)",
         "string_below_min_length",
     ),
     Reason(

@@ -21,6 +21,9 @@ DEVIATIONS = {
     "status_details: None is not of type 'string'": "a file had null, as recorded",
     "purpose: 'evals' is not one of ['assistants', 'assistants_output', 'batch', 'batch_output', 'fine-tune', "
     "'fine-tune-results', 'vision', 'user_data']": "files for evals may be uploaded, and the schema forgets them",
+    "name: None is not of type 'string'": "a vector store without a name had null, as recorded",
+    "expires_after: None is not of type 'object'": "so had one that does not expire",
+    "object: 'vector_store.file_batch' is not one of ['vector_store.files_batch']": "recorded batches were called so",
     "instructions: None is not of type 'string'": "a run without instructions had null, as recorded",
     "tools: has more than 20 items": "a run has the tools of its assistant, of which there may be 128",
     "incomplete_details.reason: 'content_filter' is not one of ['max_completion_tokens', 'max_prompt_tokens']": (

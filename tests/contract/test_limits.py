@@ -18,7 +18,6 @@ LIMITS = (
 
 PROSE = "the schema says it in prose only"
 AGAINST_ABUSE = "the original's limit is not known; without one a single request could keep the server busy"
-OFFERED_LATER = "the helper is refused as a whole until vector stores are offered"
 BY_TYPE = "the schema leaves open which type goes with `function`; here only `function` does, and needs it"
 
 DIFFERENCES = {
@@ -32,8 +31,8 @@ DIFFERENCES = {
     r"\+ .*instructions: maxLength 256000": "those of an assistant are as long at most",
     r"\+ .*(messages: maxItems 100000|(attachments|content|tool_outputs): maxItems 1000)": AGAINST_ABUSE,
     r"\+ .*tool_outputs\[\]\.tool_call_id is required": "users of the original were told so by its errors",
-    r"\+ .*(file_id|assistant_id): maxLength 256|\+ .*\.model: maxLength 512": AGAINST_ABUSE,
-    r"\+ .*\.(model|assistant_id|file_id|url): minLength 1": "nothing is named by an empty string",
+    r"\+ .*(file_id|file_ids\[\]|assistant_id): maxLength 256|\+ .*\.model: maxLength 512": AGAINST_ABUSE,
+    r"\+ .*\.(model|assistant_id|file_id|file_ids\[\]|url): minLength 1": "nothing is named by an empty string",
     r"- .*image_url\.url: format uri": "the model endpoint says which addresses it can read, with words of its own",
     r"\+ .*\.(max_(prompt|completion)_tokens|last_messages): maximum 2147483647": "the database's integers end there",
     r"\+ POST /uploads \.purpose may be '(user_data|evals)'": "as of files, as an error of the original lists them",
@@ -41,6 +40,14 @@ DIFFERENCES = {
     r"\+ .*\.md5: pattern .*": "no other string is a checksum",
     r"\+ .*(filename: maxLength 4096|mime_type: maxLength 256|part_ids: maxItems 10000)": AGAINST_ABUSE,
     r"\+ .*part_ids: minItems 1|\+ .*\.(filename|mime_type): minLength 1": "nothing is made of nothing",
+    r"\+ POST /vector_stores.* \.(name|description): maxLength 512": AGAINST_ABUSE,
+    r"\+ .*\.chunk_overlap_tokens: (minimum 0|maximum 2048)": PROSE,
+    r"\+ .*(attributes\.\*|\.value(\[\])?): integer": "an integer is a number",
+    r"\+ .*\.filters.*: (maxItems 100|maxLength (64|512))": "attributes are not longer, and a request ends somewhere",
+    r"\+ .*\.value\[\]: boolean": "an attribute may be a boolean, so `in` may be given some",
+    r"\+ .*\.query(\[\])?: (maxItems 16|maxLength 4096)": AGAINST_ABUSE,
+    r"\+ .*\.query(\[\])?: (minItems|minLength) 1": "nothing is looked for by nothing",
+    r"- .*\.query\[\]: minItems 1": "the schema says of each query what it means of their array",
     r"- .*\.model may be '.*'": "any model may stand behind any name",
     r"- POST .*runs \.tools: maxItems 20|\+ POST .*runs \.tools: maxItems 128": (
         "an assistant with 128 tools must run, and a run may name those of its assistant"
@@ -50,21 +57,26 @@ DIFFERENCES = {
     r"- .*\.score_threshold is required": "it has a default, which is recorded",
     r"\+ .*\.hybrid_search.*": "recorded assistants have it, and may be sent back as they are",
     r"\+ POST /threads/runs \.reasoning_effort.*": "both ways to create a run take the same settings",
-    r"- .*\.vector_stores\[\].*": OFFERED_LATER,
+    r"[+-] .*\.vector_stores\[\]\.file_ids: maxItems .*": "nobody could send the 100,000,000 of the schema",
 }
 """Sentences of `limits` that only the server has (+), or only the schema (-), and why. The first that fits counts."""
 
 
-def limits(schema: Schema, described: Json, place: str) -> Iterator[str]:
+def limits(schema: Schema, described: Json, place: str, within: tuple[str, ...] = ()) -> Iterator[str]:
     """One sentence for each thing that a schema demands of a value or lets it be, whatever shape says so.
 
-    A place is a path such as `tools[]<function>.function.name`, where `<function>` is a branch of a union.
+    A place is a path such as `tools[]<function>.function.name`, where `<function>` is a branch of a union. `within` are
+    the references that lead there: what holds its own kind, as filters do, is described once.
     """
+    if (reference := described.get("$ref")) in within:
+        yield f"{place} may be nested"
+        return
+    within = (*within, reference) if reference else within
     described = schema.resolved(described)
-    branches = described.get("anyOf") or (described.get("oneOf") if "properties" not in described else None)
+    branches = None if "properties" in described else described.get("anyOf") or described.get("oneOf")
     if branches:
         for branch in branches:
-            yield from limits(schema, branch, f"{place}{_tag(schema.resolved(branch), len(branches))}")
+            yield from limits(schema, branch, f"{place}{_tag(schema.resolved(branch), len(branches))}", within)
         return
     kind = described["type"]
     yield f"{place} may be {kind}" if kind == "null" else f"{place}: {kind}"
@@ -72,19 +84,19 @@ def limits(schema: Schema, described: Json, place: str) -> Iterator[str]:
     yield from (f"{place} may be {value!r}" for value in values)
     yield from (f"{place}: {name} {_plain(described[name])}" for name in LIMITS if name in described)
     if "items" in described:
-        yield from limits(schema, described["items"], f"{place}[]")
+        yield from limits(schema, described["items"], f"{place}[]", within)
     if kind == "object":
-        yield from _of_object(schema, described, place)
+        yield from _of_object(schema, described, place, within)
 
 
-def _of_object(schema: Schema, described: Json, place: str) -> Iterator[str]:
+def _of_object(schema: Schema, described: Json, place: str, within: tuple[str, ...]) -> Iterator[str]:
     for name in described.get("required", ()):
         yield f"{place}.{name} is required"
     for name, of_property in described.get("properties", {}).items():
-        yield from limits(schema, of_property, f"{place}.{name}")
+        yield from limits(schema, of_property, f"{place}.{name}", within)
     match described.get("additionalProperties", True):
         case dict() as of_others:
-            yield from limits(schema, of_others, f"{place}.*")
+            yield from limits(schema, of_others, f"{place}.*", within)
         case bool(allowed):
             yield f"{place} is {'open' if allowed else 'closed'}"
     if "propertyNames" in described:

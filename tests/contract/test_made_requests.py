@@ -5,6 +5,7 @@ The oracles are OpenAI's schema and the server's own document.
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -14,8 +15,8 @@ from hypothesis import strategies as st
 
 from tests.contract.making import JSON, REAL, Maker, Request
 from tests.contract.operations import EXTENSIONS
-from tests.contract.reasons import BY_SCHEMA, OF_BOTH, Reason
-from tests.contract.replay import events_of
+from tests.contract.reasons import BY_DOCUMENT, BY_SCHEMA, OF_BOTH, Reason
+from tests.contract.replay import DEADLINE_S, events_of
 from tests.contract.schema import DEVIATIONS, Schema
 from tests.contract.test_openai_types import TYPES
 from tests.contract.tour import RUN, UPLOAD, Operation
@@ -42,6 +43,7 @@ class World:
         if not self._ids:
             self._make()
         headers = {} if request.content_type is None else {"content-type": request.content_type}
+        self._ids["file"] = self._ids["searched" if request.path.startswith("/vector_stores") else "shown"]
         response = self._http.request(
             request.method,
             self._real(request.path).removeprefix("/") + (f"?{self._real(request.query)}" if request.query else ""),
@@ -54,17 +56,23 @@ class World:
         return response
 
     def _real(self, text: str) -> str:
-        return re.sub(r"\b(asst|thread|msg|run|step|file|upload|model)_real\b", lambda found: self._ids[found[1]], text)
+        kinds = "asst|thread|msg|run|step|file|upload|vsfb|vs|model"
+        return re.sub(rf"\b({kinds})_real\b", lambda found: self._ids[found[1]], text)
 
     def _make(self) -> None:
         assistant_id = self._http.post("assistants", json={"model": "m"}).json()["id"]
         messages = [{"role": "user", "content": "Hello"}]
         run = {"assistant_id": assistant_id, "thread": {"messages": messages}, "stream": True}
         events = events_of(self._http.post("threads/runs", json=run).text)
-        file = self._http.post("files", data={"purpose": "vision"}, files={"file": ("a.txt", b"Hello")}).json()
+        shown, searched = (
+            self._http.post("files", data={"purpose": purpose}, files={"file": ("a.txt", b"Hello")}).json()["id"]
+            for purpose in ("vision", "assistants")
+        )
         body = {"purpose": "vision", "filename": "a.txt", "bytes": 5, "mime_type": "text/plain"}
         upload = self._http.post("uploads", json=body).json()
-        self._ids = {"asst": assistant_id, "file": file["id"], "upload": upload["id"], "model": "rehearsal"}
+        self._ids = {"asst": assistant_id, "upload": upload["id"], "model": "rehearsal"}
+        self._ids |= {"shown": shown, "searched": searched}
+        self._make_store(searched)
         for event in events:
             if event.name in (
                 "thread.created",
@@ -73,6 +81,15 @@ class World:
                 "thread.run.step.created",
             ):
                 self._ids[event.data["id"].partition("_")[0]] = event.data["id"]
+
+    def _make_store(self, file_id: str) -> None:
+        """A vector store, and a batch of one file in it, which can be searched."""
+        store = self._http.post("vector_stores", json={}).json()["id"]
+        batch = self._http.post(f"vector_stores/{store}/file_batches", json={"file_ids": [file_id]}).json()["id"]
+        give_up_at = time.monotonic() + DEADLINE_S
+        while self._http.get(f"vector_stores/{store}").json()["status"] == "in_progress":
+            assert time.monotonic() < give_up_at
+        self._ids |= {"vs": store, "vsfb": batch}
 
 
 @pytest.fixture
@@ -184,7 +201,7 @@ def test_requests_that_the_server_says_it_allows_are_accepted_or_refused_for_a_r
     def check(request: Request) -> None:
         response = world.send(request)
         assert differences(own_schema, operation, response) == set()
-        assert response.is_success or any(reason.fits(response) for reason in OF_BOTH), response.text
+        assert response.is_success or any(reason.fits(response) for reason in OF_BOTH + BY_DOCUMENT), response.text
 
     for_all(own_maker.valid(operation), examples, check)
 
@@ -218,9 +235,12 @@ def _allowed(schema: Schema, operation: Operation, request: Request) -> bool:
     return request.content_type == JSON and not list(schema.differences(described["$ref"], body))
 
 
-@pytest.mark.parametrize("reason", OF_BOTH + BY_SCHEMA, ids=str)
-def test_each_reason_is_one_for_refusing_what_the_schema_allows(world: World, schema: Schema, reason: Reason) -> None:
+@pytest.mark.parametrize("reason", OF_BOTH + BY_SCHEMA + BY_DOCUMENT, ids=str)
+def test_each_reason_is_one_for_refusing_what_the_schema_allows(
+    world: World, schema: Schema, own_schema: Schema, reason: Reason
+) -> None:
     request = reason.example
+    schema = own_schema if reason in BY_DOCUMENT else schema
     path = re.sub(r"\w+_real", lambda found: f"{{{ID_NAMES[found[0]]}}}", request.path)
     assert not request.content or _allowed(schema, (request.method, path), request)
     assert reason.fits(world.send(request))

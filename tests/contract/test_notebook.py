@@ -1,22 +1,27 @@
 """The notebook that this project was born from: every code cell is listed, and those that can run do, in order."""
 
+import base64
+import random
 import re
 import time
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from openai import OpenAI
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from adlatus.settings import Settings
-from tests.conftest import Loop, serving
+from tests.conftest import Loop, Server, serving
+from tests.retrieval.documents import pdf
 
 Json = dict[str, Any]
 
@@ -60,9 +65,39 @@ exchanges:
         - {name: get_rain_probability, arguments: {location: "San Francisco, CA"}}
   - expect: {tool_results: {get_current_temperature: "57", get_rain_probability: "0.06"}}
     answer: {text: It is 57 degrees and will hardly rain.}
+  - expect: {user: {contains: shares of AAPL}, tool_results: {file_search: {contains: "15,552,752,000"}}}
+    answers:
+      - {text: "There were 15,552,752,000 shares, Jane Doe【4:0†aapl-10k.pdf】."}
+      - {text: "15,552,752,000 【5:0†aapl-10k.pdf】, as I said."}
+  - expect: {user: {contains: shares of AAPL}, tools: [file_search]}
+    answer: {tool_calls: [{name: file_search, arguments: {queries: ["AAPL shares outstanding October 2023"]}}]}
   - answer: {text: I am the rehearsal model.}
 """
+SHARES = "15,552,752,000 shares of common stock were issued and outstanding as of October 20, 2023."
 WEATHER = "It is 57 degrees and will hardly rain."
+
+
+OF_AN_EXPIRED_STORE = 27
+PAGES = 300
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+def annual_report(company: str) -> list[str]:
+    """The pages of a long report in which one says what is asked for."""
+    said = random.Random(company)
+    words = "revenue risk segment operating income lease fiscal quarter tax market liability".split()  # noqa: SIM905
+    # A line each: what stands beyond the edge of a page is not read
+    pages = [f"Page {number} of {company}: " + " ".join(said.choices(words, k=7)) for number in range(1, PAGES + 1)]
+    pages[PAGES // 2] = f"{company.upper()}: {SHARES}" if company == "aapl" else "No shares are counted here."
+    return pages
+
+
+def expire(server: Server, store_id: str) -> None:
+    """Let the last use of a store, which stays for 7 days, be longer ago."""
+    statement = text("UPDATE vector_stores SET last_active_at = last_active_at - 8 * 86400 WHERE id = :by_id")
+    server.loop.run(server.resources.database.fetch(statement, by_id=store_id))
 
 
 @dataclass
@@ -70,9 +105,30 @@ class Session:
     """A person at the notebook: one namespace for all cells, and what each of them has printed."""
 
     client: OpenAI
+    opened: ExitStack  # files, which the cells leave open
     names: Json = field(default_factory=lambda: {"__name__": "__main__"})
     printed: dict[int, str] = field(default_factory=dict)
     kept: dict[int, Json] = field(default_factory=dict)
+
+    def give_files(self) -> None:
+        """The files that the cells open, in the working directory; five more, whose ids the cells leave out."""
+        rows = "\n".join(f"2023-{month:02},{1000 + 37 * month}" for month in range(1, 13))
+        for name in ("revenue_forecast.csv", "mydata.csv"):
+            Path(name).write_text(f"month,revenue\n{rows}\n", "utf-8")
+        Path("myimage.png").write_bytes(PNG)
+        Path("edgar").mkdir()
+        for company in ("goog", "aapl"):
+            Path(f"edgar/{company}-10k.pdf").write_bytes(pdf(annual_report(company)))
+        Path("edgar/brka-10k.txt").write_text("\n\n".join(annual_report("brka")), "utf-8")
+        self.names["open"] = self._open
+        guides = [
+            self.client.files.create(file=(f"guide-{n}.md", f"# Guide {n}".encode()), purpose="assistants")
+            for n in range(5)
+        ]
+        self.names["five"] = [guide.id for guide in guides]
+
+    def _open(self, path: str, mode: str) -> IO[Any]:
+        return self.opened.enter_context(open(path, mode))  # noqa: PTH123 - what the cells call
 
     def run(self, number: int, code: str) -> None:
         """Run a cell, then wait as a person would until its run has ended."""
@@ -110,9 +166,13 @@ def session(
     ):
         patch.setenv("OPENAI_BASE_URL", server.base_url)
         patch.setenv("OPENAI_API_KEY", "any")
-        with OpenAI() as client:
-            session = Session(client)
+        patch.chdir(tmp_path_factory.mktemp("notebook"))
+        with OpenAI() as client, ExitStack() as opened:
+            session = Session(client, opened)
+            session.give_files()
             for entry in LISTED:
+                if entry["index"] == OF_AN_EXPIRED_STORE:
+                    expire(server, session.names["vector_store"].id)
                 if "run" in entry:
                     session.run(entry["index"], edited(cells[entry["index"] - 1], entry))
             yield session
@@ -136,7 +196,7 @@ def test_every_listed_cell_says_how_it_runs_or_why_not(entry: Json) -> None:
             assert entry["reason"]
             assert entry["edits"]
         case "enabled_by", issue:
-            assert issue in ("issue 5", "issue 6")
+            assert issue == "issue 6"
             assert ("edits" not in entry) or entry["reason"]
         case "never", reason:
             assert len(reason) > 10
@@ -181,12 +241,12 @@ def test_the_run_cells_leave_completed_runs_on_the_thread(session: Session) -> N
     assert runs[1].instructions == "New instructions that override the Assistant instructions"
     assert [tool.type for tool in runs[1].tools] == ["code_interpreter", "file_search"]
     assert len(session.said(first.thread_id)) == 2
-    assert [step.run_id for step in session.kept[33]["run_steps"].data] == [second.id]
+    assert {step.run_id for step in session.kept[33]["run_steps"].data} == {session.kept[20]["run"].id}
 
 
 def test_what_the_cells_made_exists_on_the_server(session: Session) -> None:
     client = session.client
-    made = [session.kept[number]["assistant"] for number in (1, 15, 28, 35, 39)]
+    made = [session.kept[number]["assistant"] for number in (1, 8, 17, 24, 28, 29, 35, 39)]
     assert [assistant.model_dump() for assistant in client.beta.assistants.list(order="asc").data] == [
         assistant.model_dump() for assistant in made
     ]
@@ -221,3 +281,60 @@ def test_the_polled_function_cell_submits_outputs_and_prints_the_messages(sessio
     assert (first, second) == ("requires_action", "Tool outputs submitted successfully.")
     assert shown == f"{session.kept[38]['messages']}\n"
     assert session.said(run.thread_id) == [WEATHER, WEATHER]
+
+
+def test_the_table_is_given_to_assistant_and_thread(session: Session) -> None:
+    for assistant, thread in ((8, 9), (29, 30)):
+        file = session.kept[assistant]["file"]
+        of_assistant = session.kept[assistant]["assistant"].tool_resources
+        of_thread = session.kept[thread]["thread"].tool_resources
+        assert of_assistant.code_interpreter.file_ids == of_thread.code_interpreter.file_ids == [file.id]
+
+
+def test_the_batch_cell_prints_that_both_files_can_be_searched(session: Session) -> None:
+    status, counts = session.printed[16].splitlines()
+    assert status == "completed"
+    assert "completed=2" in counts
+    assert "total=2" in counts
+
+
+def test_the_message_file_cell_prints_the_store_of_the_thread(session: Session) -> None:
+    assert re.fullmatch(r"\w*FileSearch\(vector_store_ids=\['vs_[0-9a-f]{32}'\]\)\n", session.printed[18])
+
+
+def test_the_streamed_search_cell_prints_footnotes(session: Session) -> None:
+    assert session.printed[19] == (
+        "\nassistant > file_search\n\n\nassistant > There were 15,552,752,000 shares, Jane Doe[0].\n[0] aapl-10k.pdf\n"
+    )
+
+
+def test_the_polled_search_cell_prints_footnotes(session: Session) -> None:
+    assert session.printed[20] == "15,552,752,000 [0], as I said.\n[0] aapl-10k.pdf\n"
+    assert session.kept[20]["run"].status == "completed"
+
+
+def test_a_citation_quotes_the_passage_and_the_step_tells_its_page(session: Session) -> None:
+    [annotation] = session.kept[20]["annotations"]
+    assert annotation.file_citation.quote.endswith(SHARES)
+    step = session.kept[25]["run_step"]
+    assert session.printed[25] == f"{step}\n"
+    [searched] = step.step_details.tool_calls
+    best = searched.file_search.results[0]
+    assert best.file_name == "aapl-10k.pdf"
+    assert SHARES in best.content[0].text
+    assert best.page_from <= PAGES // 2 + 1 <= best.page_to
+    assert 0.5 < best.score <= 1
+
+
+def test_the_store_cells_leave_stores_with_their_files(session: Session) -> None:
+    client = session.client
+    first, batch, again = session.kept[22]["vector_store"], session.kept[23]["batch"], session.kept[27]["vector_store"]
+    assert session.kept[22]["file"].status == "completed"
+    assert (batch.status, batch.file_counts.completed) == ("completed", 5)
+    assert client.vector_stores.retrieve(first.id).file_counts.completed == 6
+    assert client.vector_stores.retrieve(session.kept[26]["vector_store"].id).status == "expired"
+    assert client.vector_stores.retrieve(again.id).file_counts.completed == 5
+    resources = client.beta.threads.retrieve(session.kept[27]["thread"].id).tool_resources
+    assert resources is not None
+    assert resources.file_search is not None
+    assert resources.file_search.vector_store_ids == [again.id]

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from tests.contract.replay import Event, events_of
+from tests.retrieval.documents import pdf
 
 Json = dict[str, Any]
 Operation = tuple[str, str]
@@ -20,6 +21,9 @@ RUNS = "/threads/{thread_id}/runs"
 RUN = f"{RUNS}/{{run_id}}"
 MESSAGES = "/threads/{thread_id}/messages"
 UPLOAD = "/uploads/{upload_id}"
+STORE = "/vector_stores/{vector_store_id}"
+STORE_FILE = f"{STORE}/files/{{file_id}}"
+BATCH = f"{STORE}/file_batches/{{batch_id}}"
 SCHEMA = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
 TOOLS = [
     {"type": "code_interpreter"},
@@ -70,6 +74,8 @@ class Tour:
         self._functions()
         self._files()
         self._uploads()
+        self._vector_stores()
+        self._searches()
         self._models()
         self._handed_on()
         self._errors()
@@ -90,7 +96,8 @@ class Tour:
                     run = events_of(text)[0].data
                     self._ask("POST", f"{RUN}/cancel", thread_id=run["thread_id"], run_id=run["id"])
                     cancel = False
-        self.answers.append(Answer(("POST", path), response.status_code, events=tuple(events_of(text))))
+        operation = ("POST", path.partition("?")[0])
+        self.answers.append(Answer(operation, response.status_code, events=tuple(events_of(text))))
 
     def _follow(self, **ids: str) -> None:
         """Come back to the stream of a run that has ended, to its beginning."""
@@ -239,8 +246,8 @@ class Tour:
         self._ask("DELETE", "/files/{file_id}", file_id=made["vision"])
         self._ask("GET", "/files/{file_id}", file_id=made["vision"])
 
-    def _send_file(self, purpose: str, **fields: str) -> Any:
-        data, file = {"purpose": purpose} | fields, ("tour.txt", b"Hello")
+    def _send_file(self, purpose: str, name: str = "tour.txt", content: bytes | str = b"Hello", **fields: str) -> Any:
+        data, file = {"purpose": purpose} | fields, (name, content)
         response = self.http.post("files", data=data, files={"file": file})
         self.answers.append(Answer(("POST", "/files"), response.status_code, response.json()))
         return response.json()
@@ -258,6 +265,100 @@ class Tour:
                 parts.append(response.json()["id"])
             self._ask("POST", f"{UPLOAD}/complete", {"part_ids": parts[:1]}, upload_id=upload)
             self._ask("POST", f"{UPLOAD}/complete", {"part_ids": parts}, upload_id=upload)
+
+    def _vector_stores(self) -> None:
+        self._ask("GET", "/vector_stores")
+        notes, broken, table = (self._send_file("assistants", name)["id"] for name in ("a.txt", "b.pdf", "c.csv"))
+        whole = {
+            "name": "Whole",
+            "description": "Has everything",
+            "expires_after": {"anchor": "last_active_at", "days": 7},
+            "chunking_strategy": {
+                "type": "static",
+                "static": {"max_chunk_size_tokens": 100, "chunk_overlap_tokens": 50},
+            },
+            "metadata": {"kind": "whole"},
+            "file_ids": [notes, broken],
+        }
+        store = self._ask("POST", "/vector_stores", whole)["id"]
+        empty = self._ask("POST", "/vector_stores", {})["id"]
+        self._ask("GET", "/vector_stores", query="?limit=1&order=asc")
+        self._ask("POST", STORE, {"name": None, "expires_after": None}, vector_store_id=empty)
+        self._ask("POST", STORE, {"name": "Modified", "metadata": {"kind": "modified"}}, vector_store_id=store)
+        self._ask("GET", f"{STORE}/files", vector_store_id=empty)
+        self._ask("POST", f"{STORE}/files", {"file_id": notes}, vector_store_id=empty)
+        self._ask("POST", f"{STORE}/files", {"file_id": table, "attributes": {"a": 1}}, vector_store_id=store)
+        self._settled(store)
+        self._ask("GET", f"{STORE}/files", vector_store_id=store)
+        self._ask("GET", f"{STORE}/files", query="?filter=failed&limit=1", vector_store_id=store)
+        for file_id in (notes, broken, table):
+            ids = {"vector_store_id": store, "file_id": file_id}
+            self._ask("GET", STORE_FILE, **ids)
+            self._ask("POST", STORE_FILE, {"attributes": {"name": "x", "number": 1.5, "whole": 2, "yes": True}}, **ids)
+            self._ask("GET", f"{STORE_FILE}/content", **ids)
+        self._batches(store, notes)
+        self._ask("DELETE", STORE_FILE, vector_store_id=store, file_id=table)
+        self._ask("DELETE", STORE, vector_store_id=empty)
+        self._ask("GET", STORE, vector_store_id=empty)
+        self._ask("POST", "/vector_stores", {"file_ids": [table]})
+
+    def _batches(self, store: str, file_id: str) -> None:
+        """One to its end, and one that is cancelled at once."""
+        own = {"file_id": file_id, "attributes": {"a": "b"}, "chunking_strategy": {"type": "auto"}}
+        batch = self._ask("POST", f"{STORE}/file_batches", {"files": [own]}, vector_store_id=store)["id"]
+        self._settled(store)
+        ids = {"vector_store_id": store, "batch_id": batch}
+        self._ask("GET", BATCH, **ids)
+        self._ask("GET", f"{BATCH}/files", query="?filter=completed&order=asc", **ids)
+        many = [self._send_file("assistants", f"{number}.txt")["id"] for number in range(10)]
+        batch = self._ask("POST", f"{STORE}/file_batches", {"file_ids": many}, vector_store_id=store)["id"]
+        self._ask("POST", f"{BATCH}/cancel", vector_store_id=store, batch_id=batch)
+        self._ask("GET", BATCH, vector_store_id=store, batch_id=batch)
+        self._ask("GET", f"{BATCH}/files", vector_store_id=store, batch_id=batch)
+
+    def _searches(self) -> None:
+        file = {"file_id": self._send_file("assistants", "hello.txt")["id"], "attributes": {"year": 2026}}
+        store = self._ask("POST", "/vector_stores", {"name": "Searched"})["id"]
+        self._ask("POST", f"{STORE}/search", {"query": "Hello"}, vector_store_id=store)
+        self._ask("POST", f"{STORE}/files", file, vector_store_id=store)
+        paged = self._send_file("assistants", "hello.pdf", pdf(["Hello", "World"]))["id"]
+        self._ask("POST", f"{STORE}/files", {"file_id": paged}, vector_store_id=store)
+        self._settled(store)
+        whole = {
+            "query": ["Hello", "World"],
+            "rewrite_query": True,
+            "max_num_results": 5,
+            "filters": {"type": "and", "filters": [{"type": "gte", "key": "year", "value": 2000}]},
+            "ranking_options": {"ranker": "none", "score_threshold": 0.0},
+        }
+        for search in ({"query": "Hello"}, whole):
+            self._ask("POST", f"{STORE}/search", search, vector_store_id=store)
+
+        self._file_search(store)
+
+    def _file_search(self, store: str) -> None:
+        """A run that searches and cites, with and without the passages."""
+        body = {"model": "gpt-4o", "tools": [{"type": "file_search"}], "instructions": "Search."}
+        resources = {"file_search": {"vector_store_ids": [store]}}
+        assistant = self._ask("POST", "/assistants", body | {"tool_resources": resources})["id"]
+        hello = [{"role": "user", "content": '[[call: file_search {"queries": ["Hello"]}]] [[say: Cited【4:0】.]]'}]
+        thread = self._ask("POST", "/threads", {"messages": hello})["id"]
+        included = "include[]=step_details.tool_calls[*].file_search.results[*].content"
+        self._stream(RUNS, {"assistant_id": assistant}, thread_id=thread)
+        self._stream(f"{RUNS}?{included}", {"assistant_id": assistant}, thread_id=thread)
+        self._ask("GET", MESSAGES, thread_id=thread)
+        for run in self._ask("GET", RUNS, thread_id=thread)["data"]:
+            ids = {"thread_id": thread, "run_id": run["id"]}
+            [searched] = [
+                step for step in self._ask("GET", f"{RUN}/steps", **ids)["data"] if step["type"] == "tool_calls"
+            ]
+            self._ask("GET", f"{RUN}/steps", query=f"?{included}", **ids)
+            self._ask("GET", f"{RUN}/steps/{{step_id}}", query=f"?{included}", **ids, step_id=searched["id"])
+
+    def _settled(self, store: str) -> None:
+        give_up_at = time.monotonic() + DEADLINE_S
+        while self._ask("GET", STORE, vector_store_id=store)["status"] == "in_progress":
+            assert time.monotonic() < give_up_at
 
     def _models(self) -> None:
         model = self._ask("GET", "/models")["data"][0]

@@ -46,6 +46,24 @@ def test_a_second_server_of_a_database_says_where_the_index_is(
         assert httpx.get(f"{first.url}/readyz").json()["components"]["index"] == "ok"
 
 
+def test_a_run_that_searches_is_executed_where_the_index_is(
+    loop: Loop, new_database: Callable[[], str], tmp_path: Path
+) -> None:
+    shared = Settings(database_url=SecretStr(new_database()), storage_url=f"file://{tmp_path}", data_dir=tmp_path / "a")
+    question = {"role": "user", "content": '[[call: file_search {"queries": ["Who keeps the keys?"]}]]'}
+    with (
+        serving(loop, shared),
+        serving(loop, shared.model_copy(update={"data_dir": tmp_path / "b"})) as second,
+        client_of(second) as http,
+    ):
+        resources = {"file_search": {"vector_store_ids": [store_of(http, send(http, NOTES))]}}
+        assistant = {"model": "m", "tools": [{"type": "file_search"}], "tool_resources": resources}
+        body = {"assistant_id": http.post("/assistants", json=assistant).json()["id"]}
+        events = http.post("/threads/runs", json=body | {"thread": {"messages": [question]}, "stream": True}).text
+        assert "event: thread.run.completed" in events
+        assert '"file_name":"notes.txt"' in events
+
+
 def test_a_lost_index_of_an_embedded_database_is_made_again() -> None:
     with data_folder() as folder:
         with serve(folder) as server, server.client() as http:

@@ -5,10 +5,6 @@ import base64
 import json
 import re
 import struct
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +17,8 @@ from adlatus.backends.embeddings.local import DIMENSIONS, MAX_TOKENS, LocalModel
 from adlatus.backends.refusals import ModelError
 from adlatus.backends.routing import Endpoint, Route
 from adlatus.backends.upstreams import open_clients
+from tests.retrieval.service import running
 
-SET_BY = {"base_url": "SETTING_URL", "api_key": "SETTING_KEY", "model": "SETTING_MODEL"}
 HOSTILE = ["", " ", "\0", "\ud800", "a" * 5_000, "😀" * 400, "[CLS] [SEP]", "\r\n" * 500, "ก" * 300]
 
 
@@ -97,63 +93,6 @@ def test_a_folder_without_a_model_is_an_error_with_advice(tmp_path: Path, local_
 
 
 # --- An endpoint
-
-
-class Service:
-    """An embedding server of a test. `answer` gets the number of the request, from 1, and its body.
-
-    It gives the status and the body to answer with.
-    """
-
-    def __init__(self, answer: Callable[[int, dict[str, Any]], tuple[int, Any]]) -> None:
-        self.requests: list[dict[str, Any]] = []
-        self.most_at_a_time = 0
-        self._answer = answer
-        self._under_way = 0
-        self._lock = threading.Lock()
-
-    def handle(self, body: dict[str, Any]) -> tuple[int, bytes]:
-        with self._lock:
-            self.requests.append(body)
-            number = len(self.requests)
-            self._under_way += 1
-            self.most_at_a_time = max(self.most_at_a_time, self._under_way)
-        status, content = self._answer(number, body)
-        with self._lock:
-            self._under_way -= 1
-        return status, content if isinstance(content, bytes) else json.dumps(content).encode()
-
-
-@contextmanager
-def running(answer: Callable[[int, dict[str, Any]], tuple[int, Any]]) -> Iterator[tuple[Service, Endpoint]]:
-    """A `Service` and the endpoint that it is."""
-    service = Service(answer)
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            assert self.path == "/v1/embeddings"
-            status, content = service.handle(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
-        yield service, Endpoint("theirs", f"http://127.0.0.1:{server.server_port}/v1", set_by=SET_BY)
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
 
 
 def vector_of(text: str) -> list[float]:

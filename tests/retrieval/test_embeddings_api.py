@@ -14,7 +14,8 @@ from adlatus.backends.embeddings.local import DIMENSIONS, NAME
 from adlatus.errors import StartupError
 from adlatus.settings import Settings
 from tests.conftest import Loop, Server, missing, serving
-from tests.retrieval.test_embeddings import running, well
+from tests.retrieval.service import running
+from tests.retrieval.test_embeddings import well
 
 
 @pytest.fixture(scope="module")

@@ -137,7 +137,7 @@ class Reader:
     ) -> list[Item]:
         self.counting.statements = self.counting.rows = self.counting.chars = 0
         route = Route("m", ROUTE.endpoint, model=ROUTE.model, context_window=window or None)
-        return self.loop.run(history.read(self.counting, self.asking(run_id, **run), route, left, began=began))
+        return self.loop.run(history.read(self.counting, self.asking(run_id, **run), route, left, began=began)).items
 
     def asking(self, run_id: str = "run_new", **run: Any) -> Run:
         return run_of(id=run_id, thread_id=self.thread.id, **run)
@@ -355,7 +355,9 @@ def test_instructions_and_functions_take_room(loop: Loop, reader: Reader) -> Non
     left = Left(prompt_tokens=11 * SAID + schemas)
     assert reader.shown(left=left, instructions=texts[0], tools=[function]) == texts[:2] + texts[-8:]
     left = Left(prompt_tokens=11 * SAID)
-    assert reader.shown(left=left, instructions=texts[0], tools=[{"type": "file_search"}]) == texts[:2] + texts[-8:]
+    assert (
+        reader.shown(left=left, instructions=texts[0], tools=[{"type": "code_interpreter"}]) == texts[:2] + texts[-8:]
+    )
 
 
 def test_images_take_as_much_as_they_are_estimated_to(loop: Loop, reader: Reader) -> None:

@@ -128,13 +128,36 @@ def test_events_are_numbered_once_even_if_a_write_is_interrupted_or_doubled(loop
             log.append("run_x", 1, frames[:3])
             await asyncio.gather(log.write(), log.write())
             log.append("run_x", 1, [frames[3], wire.DONE])
-            log.leave("run_x")
+            log.leave("run_x", 1)
             await asyncio.gather(log.write(), log.write(), log.stop())
             return b"".join([part async for part in EventLog(database).follow("run_x", 1 << 32)])
 
         heard = list(parse(loop.run(write()).decode().split("\n")))
         assert [event.payload for event in heard] == [0, 1, 2, 3, "[DONE]"]
         assert [event.number - (1 << 32) for event in heard] == [1, 2, 3, 4, 5]
+
+
+def test_an_executor_that_leaves_late_does_not_silence_the_next_one_here(loop: Loop, new_database: Any) -> None:
+    """A run that is lost, or that got its outputs at once, may be executed here again before its executor is done."""
+    with serving(loop, Settings(database_url=new_database()), executor=False) as server:
+        frames = [wire.frame("thread.test", b"%d" % n) for n in range(3)]
+
+        async def overlap() -> bytes:
+            log = EventLog(server.resources.database)
+            log.execute("run_x", 1)
+            log.append("run_x", 1, frames[:1])
+            log.execute("run_x", 2)
+            log.leave("run_x", 1)
+            await log.write()
+            log.append("run_x", 2, [*frames[1:], wire.DONE])
+            heard = [part async for part in log.follow("run_x", 1 << 32)]
+            log.leave("run_x", 2)
+            await log.write()
+            assert not log._channels
+            return b"".join(heard)
+
+        heard = list(parse(loop.run(overlap()).decode().split("\n")))
+        assert [event.payload for event in heard] == [0, 1, 2, "[DONE]"]
 
 
 # --- Who sits at another process

@@ -127,8 +127,11 @@ def _said(delta: Json) -> Iterator[str]:
 
 def _called(delta: Json) -> Iterator[str]:
     for call in delta["step_details"]["tool_calls"]:
-        function = call["function"]
-        yield (f"; {function['name']} " if "name" in function else "") + function["arguments"]
+        if call["type"] == "function":
+            function = call["function"]
+            yield (f"; {function['name']} " if "name" in function else "") + function["arguments"]
+        else:
+            yield f"; {call['type']}"
 
 
 DELTAS: dict[str, Callable[[Json], Iterator[str]]] = {

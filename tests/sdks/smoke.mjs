@@ -351,6 +351,66 @@ async function uploads() {
   await refusal(BadRequestError, client.uploads.cancel(made.id));
 }
 
+const stores = client.vectorStores;
+const inStore = (vector_store_id, id, ...rest) =>
+  until4 ? [vector_store_id, id, ...rest] : [id, { vector_store_id, ...rest[0] }];
+const foods = () => toFile(Buffer.from(FOODS), 'foods.txt');
+const FOODS = 'Filip likes cake.';
+
+async function vector_stores() {
+  const expires_after = { anchor: 'last_active_at', days: 3 };
+  const made = await stores.create({ name: 'Foods', metadata: { a: '1' }, expires_after });
+  assert.deepEqual([made.object, made.name, made.status, made.metadata], ['vector_store', 'Foods', 'completed', { a: '1' }]);
+  assert.equal(made.expires_at, made.last_active_at + 3 * 86_400);
+  assert.deepEqual(await stores.retrieve(made.id), made);
+  assert.deepEqual(await stores.update(made.id, { name: 'Drinks' }), { ...made, name: 'Drinks' });
+  const ids = [made.id];
+  for (let number = 0; number < 3; number++) ids.push((await stores.create({})).id);
+  assert.deepEqual((await all(stores.list({ order: 'asc', limit: 2 }))).map(({ id }) => id), ids);
+  for (const id of ids) assert.ok((await remove(stores, id)).deleted);
+  await refusal(NotFoundError, stores.retrieve(made.id));
+  assert.deepEqual(await all(stores.list()), []);
+}
+
+async function files_of_a_store() {
+  const { id } = await stores.create({});
+  const file = await stores.files.uploadAndPoll(id, await foods());
+  assert.deepEqual([file.object, file.status, file.usage_bytes], ['vector_store.file', 'completed', FOODS.length + 1024]);
+  assert.deepEqual(await stores.files.retrieve(...inStore(id, file.id)), file);
+  assert.equal(file.chunking_strategy.static.max_chunk_size_tokens, 800);
+  const two = [await toFile(Buffer.from('One'), '1.txt'), await toFile(Buffer.from('Two'), '2.txt')];
+  const batch = await stores.fileBatches.uploadAndPoll(id, { files: two });
+  assert.deepEqual([batch.status, batch.file_counts.completed, batch.file_counts.total], ['completed', 2, 2]);
+  const ofBatch = (await all(stores.fileBatches.listFiles(...inStore(id, batch.id, { limit: 1 })))).map(({ id }) => id);
+  const listed = await all(stores.files.list(id, { filter: 'completed' }));
+  assert.deepEqual(listed.map(({ id }) => id), [...ofBatch, file.id]);
+  const cancelled = await stores.fileBatches.create(id, { file_ids: ofBatch });
+  const { status } = await stores.fileBatches.cancel(...inStore(id, cancelled.id));
+  assert.ok(['completed', 'cancelled'].includes(status));
+  assert.equal((await stores.fileBatches.retrieve(...inStore(id, cancelled.id))).file_counts.total, 2);
+  const table = await client.files.create({ file: await toFile(Buffer.from('a'), 'a.csv'), purpose: 'assistants' });
+  const failed = await stores.files.createAndPoll(id, { file_id: table.id });
+  assert.deepEqual([failed.status, failed.last_error.code], ['failed', 'unsupported_file']);
+  assert.equal((await stores.retrieve(id)).file_counts.total, 4);
+  assert.ok((await remove(stores.files, ...inStore(id, file.id))).deleted);
+  await refusal(NotFoundError, stores.files.retrieve(...inStore(id, file.id)));
+}
+
+async function search() {
+  const { id } = await stores.create({});
+  const file = await stores.files.uploadAndPoll(id, await foods());
+  const attributes = { year: 2024 };
+  const changed = await stores.files.update(...inStore(id, file.id, { attributes }));
+  assert.deepEqual(changed, { ...file, attributes });
+  const filters = { type: 'eq', key: 'year', value: 2024 };
+  const [found, ...others] = await all(stores.search(id, { query: 'cake', filters }));
+  assert.deepEqual(others, []);
+  assert.deepEqual([found.file_id, found.filename, found.attributes], [file.id, 'foods.txt', attributes]);
+  assert.ok(0 <= found.score && found.score <= 1);
+  const content = await all(stores.files.content(...inStore(id, file.id)));
+  assert.deepEqual(content.map(({ text }) => text), [FOODS]);
+}
+
 async function errors() {
   const unknown = `thread_${'0'.repeat(24)}`;
   let error = await refusal(NotFoundError, threadsApi.retrieve(unknown));
@@ -394,6 +454,9 @@ const SCENARIOS = [
   thread_and_run,
   files,
   uploads,
+  vector_stores,
+  files_of_a_store,
+  search,
   errors,
   request_ids,
 ];

@@ -393,6 +393,71 @@ def uploads(client: OpenAI) -> None:
     refusal(BadRequestError, lambda: client.uploads.cancel(made.id))
 
 
+def stores_of(client: Any) -> Any:
+    """Vector stores, which were in beta at first."""
+    return client.vector_stores if VERSION >= (1, 66) else client.beta.vector_stores
+
+
+def vector_stores(client: OpenAI) -> None:
+    api = stores_of(client)
+    expiry: Any = {"anchor": "last_active_at", "days": 3}
+    made = api.create(name="Foods", metadata={"a": "1"}, expires_after=expiry)
+    assert (made.object, made.name, made.status, made.metadata) == ("vector_store", "Foods", "completed", {"a": "1"})
+    assert made.expires_at == made.last_active_at + 3 * 86_400
+    assert api.retrieve(made.id).model_dump() == made.model_dump()
+    assert api.update(made.id, name="Drinks").model_dump() == made.model_dump() | {"name": "Drinks"}
+    others = [api.create().id for _ in range(3)]
+    assert [one.id for one in api.list(order="asc", limit=2)] == [made.id, *others]
+    for store_id in (made.id, *others):
+        assert api.delete(store_id).deleted
+    refusal(NotFoundError, lambda: api.retrieve(made.id))
+    assert list(api.list()) == []
+
+
+def files_of_a_store(client: OpenAI) -> None:
+    api, text = stores_of(client), "Filip likes cake."
+    store_id = api.create().id
+    file = api.files.upload_and_poll(vector_store_id=store_id, file=("foods.txt", text.encode()))
+    assert (file.object, file.status, file.usage_bytes) == ("vector_store.file", "completed", len(text) + 1024)
+    assert api.files.retrieve(file.id, vector_store_id=store_id).model_dump() == file.model_dump()
+    assert file.chunking_strategy.static.max_chunk_size_tokens == 800
+    batch = api.file_batches.upload_and_poll(store_id, files=[("1.txt", b"One"), ("2.txt", b"Two")])
+    assert (batch.status, batch.file_counts.completed, batch.file_counts.total) == ("completed", 2, 2)
+    ids = {"vector_store_id": store_id}
+    of_batch = [one.id for one in api.file_batches.list_files(batch.id, **ids, limit=1)]
+    assert [one.id for one in api.files.list(store_id, filter="completed")] == [*of_batch, file.id]
+    cancelled = api.file_batches.create(store_id, file_ids=of_batch)
+    assert api.file_batches.cancel(cancelled.id, **ids).status in ("completed", "cancelled")
+    assert api.file_batches.retrieve(cancelled.id, **ids).file_counts.total == 2
+    failed = api.files.create_and_poll(client.files.create(file=("a.csv", b"a"), purpose="assistants").id, **ids)
+    assert (failed.status, failed.last_error.code) == ("failed", "unsupported_file")
+    assert api.retrieve(store_id).file_counts.total == 4
+    assert api.files.delete(file.id, **ids).deleted
+    refusal(NotFoundError, lambda: api.files.retrieve(file.id, **ids))
+
+
+def search(client: OpenAI) -> None:
+    """Before 1.66 the SDK has no search, no content and no attributes, but it sends what it is told."""
+    api, text = stores_of(client), "Filip likes cake."
+    store_id = api.create().id
+    file_id = api.files.upload_and_poll(vector_store_id=store_id, file=("foods.txt", text.encode())).id
+    wanted: Any = {"type": "eq", "key": "year", "value": 2024}
+    if VERSION >= (1, 66):
+        changed = api.files.update(file_id, vector_store_id=store_id, attributes={"year": 2024}).attributes
+        [found] = [dict(result) for result in api.search(store_id, query="cake", filters=wanted)]
+        content = [part.text for part in api.files.content(file_id, vector_store_id=store_id)]
+    else:
+        path = f"/vector_stores/{store_id}"
+        body = {"attributes": {"year": 2024}}
+        shown: Any = client.post(f"{path}/files/{file_id}", cast_to=object, body=body)
+        results: Any = client.post(f"{path}/search", cast_to=object, body={"query": "cake", "filters": wanted})
+        pages: Any = client.get(f"{path}/files/{file_id}/content", cast_to=object)
+        changed, [found], content = shown["attributes"], results["data"], [part["text"] for part in pages["data"]]
+    assert changed == found["attributes"] == {"year": 2024}
+    assert (found["file_id"], found["filename"], content) == (file_id, "foods.txt", [text])
+    assert 0 <= found["score"] <= 1
+
+
 def errors(client: OpenAI) -> None:
     unknown = "thread_" + "0" * 24
     error = refusal(NotFoundError, lambda: client.beta.threads.retrieve(unknown))
@@ -455,6 +520,9 @@ SCENARIOS: tuple[Callable[[OpenAI], None], ...] = (
     thread_and_run,
     files,
     uploads,
+    vector_stores,
+    files_of_a_store,
+    search,
     errors,
     request_ids,
     asynchronous,

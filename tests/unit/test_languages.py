@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adlatus.backends.vectors.languages import NEUTRAL, UNSPACED, detect
-from adlatus.backends.vectors.sparse import encode_document, encode_query
+from adlatus.backends.vectors.sparse import coverage, encode_document, encode_query
 
 TEXTS = {
     "english": "The report that was published in March is about the harbour and its ships.",
@@ -61,3 +61,21 @@ def test_a_query_is_cut_as_the_documents_of_each_language_are() -> None:
     document = encode_document("Häuser", "german")
     assert not set(document.indices) & set(encode_query("Häusern", []).indices)
     assert set(document.indices) & set(encode_query("Häusern", ["german"]).indices)
+
+
+def test_the_stop_words_of_a_query_are_searched_in_no_language() -> None:
+    german = encode_document("the of where Hafen", "german")
+    query = encode_query("Where is the end of the Hafen?", ["german"])
+    assert len(set(german.indices) & set(query.indices)) == 1
+
+
+def test_coverage_is_the_share_of_the_telling_words_of_a_query() -> None:
+    query = "Where are the harbours of the north?"
+    assert coverage(query, "A harbour in the north.", "english") == 1
+    assert coverage(query, "A harbour in the south.", "english") == 0.5
+    assert coverage(query, "where are the of", "english") == coverage("where are the", "harbour", "english") == 0
+
+
+@given(st.text(), st.text())
+def test_any_two_texts_have_a_coverage(query: str, document: str) -> None:
+    assert 0 <= coverage(query, document, detect(document)) <= 1

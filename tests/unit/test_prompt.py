@@ -237,13 +237,13 @@ def _calling(items: list[Any] | None = None, **run: Any) -> Json:
 
 
 def test_functions_are_offered_strict_only_where_they_are() -> None:
-    tools = [{"type": "code_interpreter"}, F, {"type": "file_search"}, G]
+    tools = [{"type": "code_interpreter"}, F, G]
     plain = {"type": "function", "function": {"name": "g", "parameters": {}}}
     assert _calling(tools=tools) == {"tools": [F, plain]}
 
 
 def test_without_functions_nothing_is_said_of_tools() -> None:
-    assert _calling(tools=[{"type": "file_search"}], tool_choice="required", parallel_tool_calls=False) == {}
+    assert _calling(tools=[{"type": "code_interpreter"}], tool_choice="required", parallel_tool_calls=False) == {}
 
 
 def test_the_choice_of_none_offers_nothing() -> None:

@@ -24,7 +24,7 @@ def _files() -> list[Path]:
 
 
 def test_requirements_name_no_registry() -> None:
-    for name in ("requirements.txt", "requirements-dev.txt"):
+    for name in ("requirements.txt", "requirements-dev.txt", "docker/sandbox/requirements.txt"):
         text = (ROOT / name).read_text()
         assert not re.search(r"://|--(extra-)?index|--find-links|--trusted-host|@ file", text), name
 
@@ -38,6 +38,12 @@ def test_requirements_pin_every_dependency() -> None:
     ]
     names = {re.split(r"[\[<>=!~ ]", wish, maxsplit=1)[0].lower().replace("_", "-") for wish in wanted}
     assert names <= pinned
+
+
+def test_the_sandbox_pins_every_package() -> None:
+    folder = ROOT / "docker" / "sandbox"
+    pinned = set(re.findall(r"^([a-z0-9.-]+)==", (folder / "requirements.txt").read_text(), re.M))
+    assert set(re.findall(r"^([a-z0-9-]+)$", (folder / "requirements.in").read_text(), re.M)) <= pinned
 
 
 def test_nothing_of_this_machine_is_written_down() -> None:

@@ -202,8 +202,7 @@ UploadId = Annotated[str, _id("upload_id", "upload")]
 VectorStoreId = Annotated[str, _id("vector_store_id", "vs_")]
 BatchId = Annotated[str, _id("batch_id", "vsfb_")]
 ReplacesActive = Annotated[bool, Depends(_replaces_active)]
-CheckedInclude = Depends(_include)
-"""For routes that know `include[]`, which has no effect as long as no step holds results of a file search."""
+Include = Annotated[tuple[Included, ...], Depends(_include)]
 StepId = Annotated[str, _id("step_id", "step")]
 
 

@@ -6,8 +6,8 @@ from sse_starlette import EventSourceResponse
 from adlatus.api import sse
 from adlatus.api.deps import (
     AfterEvent,
-    CheckedInclude,
     Db,
+    Include,
     Opened,
     Paging,
     Project,
@@ -51,7 +51,7 @@ async def create_thread_and_run(
     return _started(opened, worker, queued, stream=body.stream)
 
 
-@router.post("/threads/{thread_id}/runs", response_model=Run, responses=sse.STREAMED, dependencies=[CheckedInclude])
+@router.post("/threads/{thread_id}/runs", response_model=Run, responses=sse.STREAMED)
 async def create_run(
     opened: Opened,
     project: Project,
@@ -59,6 +59,7 @@ async def create_run(
     thread_id: ThreadId,
     body: CreateRunRequest,
     replace: ReplacesActive,
+    include: Include,
 ) -> Response:
     """Create a run on a thread. The extension `adlatus-on-active-run: replace` cancels an active one first."""
     while True:
@@ -70,6 +71,7 @@ async def create_run(
                 project,
                 thread_id,
                 body,
+                include=include,
                 expires_after_s=opened.settings.run_expires_after_s,
                 claim=worker.offer() if worker else None,
             )

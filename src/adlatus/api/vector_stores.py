@@ -1,7 +1,7 @@
 """/v1/vector_stores"""
 
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Query, Response
 from starlette.responses import StreamingResponse
@@ -19,7 +19,8 @@ from adlatus.api.deps import (
 from adlatus.api.files import FileId
 from adlatus.errors import InvalidRequest
 from adlatus.retrieval import content, sweeping
-from adlatus.retrieval.search import Question, filter_of, search
+from adlatus.retrieval.ranking import Question
+from adlatus.retrieval.search import filter_of, search
 from adlatus.store import vector_store_files as files
 from adlatus.store import vector_stores as stores
 from adlatus.store.db import Row
@@ -46,7 +47,7 @@ from adlatus.wire.vector_stores import (
 router = keyed_router()
 """The original did not want the beta header here. *Source*: recorded requests."""
 
-StatusFilter = Annotated[FileStatus | None, Query(alias="filter")]
+StatusFilter = Annotated[Literal["in_progress", "completed", "failed", "cancelled"] | None, Query(alias="filter")]
 POLL_AFTER_MS = "100"
 """What the SDK's polling helpers are told: come back soon."""
 
@@ -189,6 +190,7 @@ async def retrieve_vector_store_file_content(
     opened: Opened, project: Project, vector_store_id: VectorStoreId, file_id: FileId
 ) -> Response:
     """The text of a file as it was read."""
+    await stores.usable(opened.database, project, [vector_store_id])  # one that has expired has no chunks any more
     row = await files.get(opened.database, project, vector_store_id, file_id)
     if row["status"] != FileStatus.COMPLETED:
         raise InvalidRequest(f"The content of '{file_id}' cannot be shown: its status is '{row['status']}'.")

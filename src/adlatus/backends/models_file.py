@@ -23,6 +23,7 @@ REHEARSAL = "rehearsal"
 AnyImageUrls = ImageUrls | Literal["auto"]
 MOST_BYTES = 2**20
 
+_USUALLY = "It usually ends in /v1, as in http://localhost:11434/v1."
 NO_HEADER = "or its value has a character that HTTP headers cannot hold, such as a line break at the end of a key"
 
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e]*")
@@ -159,17 +160,18 @@ def read(path: Path) -> ModelsFile:
         raise _first_of(error, path) from error
 
 
-def checked_url(base_url: str, setting: str) -> httpx.URL:
-    """The address of an endpoint, parsed. Raises `StartupError` where it is none, without repeating a password."""
+def checked_url(base_url: str, setting: str, usually: str = _USUALLY) -> httpx.URL:
+    """The address of an endpoint, parsed. Raises `StartupError` where it is none, without repeating a password.
+
+    `usually` tells what such an address looks like.
+    """
     try:
         url = httpx.URL(base_url.replace("{model}", "model"))
     except httpx.InvalidURL as error:
         raise StartupError(f"{setting} is not an http(s) address: {error}.") from error
     if url.scheme not in ("http", "https") or not url.host:
         shown = "" if "@" in base_url else f": '{base_url}'"
-        raise StartupError(
-            f"{setting} is not an http(s) address{shown}. It usually ends in /v1, as in http://localhost:11434/v1."
-        )
+        raise StartupError(f"{setting} is not an http(s) address{shown}. {usually}")
     if "{model}" in base_url.partition("://")[2].partition("/")[0].partition("?")[0]:
         raise StartupError(f"{setting} has {{model}} in its host, where the names of clients must not stand.")
     return url

@@ -1,36 +1,22 @@
 """Finds passages in vector stores: the one path of the search endpoint and of the tool of runs."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from time import monotonic
 
 from adlatus.backends.vectors.filters import AllOf, AnyOf, Equal, Filter, Order, Ordered, Scalar
-from adlatus.backends.vectors.protocol import Search, Space, Weights
+from adlatus.backends.vectors.protocol import Space
 from adlatus.resources import Resources
+from adlatus.retrieval.merging import Ranked
+from adlatus.retrieval.ranking import Place, Question, SpaceToSearch, find
 from adlatus.store import vector_store_files, vector_stores
+from adlatus.store.db import Row
 from adlatus.wire.vector_stores import ComparisonFilter, CompoundFilter
 
 SETTLING_S = 60.0
 """How long a run waits for the files of its thread. *Source*: the guides."""
 POLL_S = 0.2
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is looked for, and where. Several queries are several ways to say it: a passage counts by its best one.
-
-    `limit` is the number of results at most; `score_threshold` is the least score, from 0 to 1. Without `weights` the
-    two halves of the hybrid search are fused as measures best.
-    """
-
-    queries: Sequence[str]
-    vector_store_ids: Sequence[str]
-    limit: int = 10
-    filter: Filter | None = None
-    score_threshold: float = 0.0
-    weights: Weights | None = None
-    rerank: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,38 +42,35 @@ async def search(resources: Resources, project_id: str, question: Question) -> l
     database, store_ids = resources.database, list(question.vector_store_ids)
     await vector_stores.usable(database, project_id, store_ids)
     await vector_stores.use(database, store_ids)
-    found = []
-    for model, dimensions, late in await vector_store_files.spaces(database, store_ids):
-        space = Space(model, dimensions, late)
-        embedder = resources.embedder
-        for query in question.queries:
-            vector = None
-            if embedder and embedder.name == model:
-                vector = (await embedder.embed_query(query)).tolist()
-            languages = await resources.index.languages(space, store_ids)
-            found += await resources.index.search(
-                space, Search(store_ids, query, vector, languages, question.filter, question.weights, question.limit)
-            )
-    live = await vector_store_files.searchable(
-        database, {(hit.chunk.vector_store_id, hit.chunk.file_id) for hit in found}
+    rows: dict[Place, Row] = {}
+
+    async def live(places: Collection[Place]) -> Collection[Place]:
+        found = await vector_store_files.searchable(database, places)
+        rows.update(found)
+        return found.keys()
+
+    spaces = [_to_search(resources, Space(*space)) for space in await vector_store_files.spaces(database, store_ids)]
+    found = await find(resources.index, spaces, question, live, resources.reranker)
+    return [_result(each, rows[each.vector_store_id, each.file_id]) for each in found]
+
+
+def _to_search(resources: Resources, space: Space) -> SpaceToSearch:
+    """A space with the model that it is of, if this process has that one."""
+    embedder = resources.embedder
+    return SpaceToSearch(space, embedder if embedder and embedder.name == space.model else None)
+
+
+def _result(found: Ranked, row: Row) -> Result:
+    return Result(
+        found.vector_store_id,
+        row["id"],
+        row["filename"],
+        found.score,
+        row["attributes"],
+        found.text,
+        found.page_from,
+        found.page_to,
     )
-    results = []
-    for hit in found:
-        row = live.get((hit.chunk.vector_store_id, hit.chunk.file_id))
-        if row is not None:
-            results.append(
-                Result(
-                    row["vector_store_id"],
-                    row["id"],
-                    row["filename"],
-                    min(1.0, hit.score),
-                    row["attributes"],
-                    hit.chunk.text,
-                    hit.chunk.page_from,
-                    hit.chunk.page_to,
-                )
-            )
-    return results[: question.limit]
 
 
 async def thread_files_settled(resources: Resources, project_id: str, vector_store_ids: Collection[str]) -> bool:

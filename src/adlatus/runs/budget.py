@@ -73,6 +73,12 @@ class Weight:
         return counted
 
 
+def total(weights: Sequence[Weight], model: str) -> int:
+    """The tokens of all of them together. Blocks: an encoding may have to be built."""
+    counter = tokens.counter(model)
+    return sum(weight.count(counter) for weight in weights)
+
+
 def of_image(detail: object) -> int:
     """An estimate for an image whatever its size: one tile of 512 pixels, or the six of a large one.
 

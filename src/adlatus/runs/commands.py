@@ -35,6 +35,7 @@ from adlatus.wire.runs import (
     ToolOutput,
     waiting_calls,
 )
+from adlatus.wire.steps import Included
 from adlatus.wire.threads import CreateThreadRequest, Thread
 
 CLEAR_WITHIN_S = leases.LEASE_S + 5
@@ -69,18 +70,21 @@ async def create(
     thread_id: str,
     request: CreateRunRequest,
     *,
+    include: Sequence[Included] = (),
     expires_after_s: int,
     claim: Claim | None,
 ) -> Queued:
     """Create a run on a thread. With a claim it is leased at once, else any executor may take it.
 
-    Raises `NotFound` for the thread or the assistant, `ActiveRun` where one is active on the thread, `InvalidRequest`
-    where the model is unknown or cannot do what is asked.
+    `include` is what its stream tells beyond the objects themselves, whoever listens. Raises `NotFound` for the thread
+    or the assistant, `ActiveRun` where one is active on the thread, `InvalidRequest` where the model is unknown or
+    cannot do what is asked.
     """
     async with database.transaction() as tx:
         thread = await threads.lock(tx, project_id, thread_id)
         assistant = await rows.get(tx, assistants, "assistant", request.assistant_id, project_id=project_id)
         settings = _settings(request, assistant, routing, additional=request.additional_instructions)
+        settings["include"] = list(include)
         if active := await threads.active_run(tx, thread_id):  # last: only what is right in itself may replace it
             raise ActiveRun(thread_id, active)
         thread, _ = await threads.add_messages(tx, thread, request.additional_messages or ())
@@ -147,6 +151,7 @@ async def submit_tool_outputs(
         expired = await _expired(tx, row)
         if expired is None:
             _check_outputs(row, outputs)
+            claim = _fitting(claim, row["tools"])
             submitted = {output.tool_call_id: output.output or "" for output in outputs}
             queued, frames = await journal.submit(tx, run_id, submitted, claim)
             if claim is None:
@@ -252,6 +257,7 @@ async def _insert(
     tx: Transaction, project_id: str, thread_id: str, settings: Json, expires_after_s: int, claim: Claim | None
 ) -> Row:
     values = settings | {"id": new_id("run"), "project_id": project_id, "thread_id": thread_id}
+    claim = _fitting(claim, settings["tools"])
     if claim:
         values |= {"lease_owner": claim.owner, "lease_token": claim.token}
     else:
@@ -259,6 +265,12 @@ async def _insert(
     row = await tx.fetch_row(_insertion(tuple(values)), expires_after_s=expires_after_s, **values)
     assert row is not None
     return row
+
+
+def _fitting(claim: Claim | None, tools: list[Json]) -> Claim | None:
+    """The claim, unless its executor cannot do what the run needs: then whoever can takes it."""
+    unfit = claim and not claim.searches and any(tool["type"] == "file_search" for tool in tools)
+    return None if unfit else claim
 
 
 @cache

@@ -14,9 +14,10 @@ from itertools import accumulate, groupby, takewhile
 
 from adlatus.backends import tokens
 from adlatus.backends.routing import Route
-from adlatus.runs import budget, prompt
+from adlatus.runs import budget, tools
 from adlatus.runs.budget import Left, Weight
-from adlatus.runs.prompt import Calls, Item
+from adlatus.runs.prompt import Calls, Item, arguments, ends, latest
+from adlatus.runs.tools import toolbox
 from adlatus.store import history as statements
 from adlatus.store.db import Connection, Row
 from adlatus.wire.common import Json
@@ -31,15 +32,23 @@ class OutOfPromptTokens(Exception):  # noqa: N818
     """What must be shown takes more than what is left of the run's `max_prompt_tokens`."""
 
 
-async def read(connection: Connection, run: Run, route: Route, left: Left, *, began: bool) -> list[Item]:
-    """The conversation as far as it fits, oldest first.
+@dataclass(frozen=True)
+class Shown:
+    """What the model is shown, oldest first, and what of it had to be: instructions, tools, the run's own exchange."""
+
+    items: list[Item]
+    must: Sequence[Weight]
+
+
+async def read(connection: Connection, run: Run, route: Route, left: Left, *, began: bool) -> Shown:
+    """The conversation as far as it fits.
 
     `left` is what is left of the run's budgets; `began` says whether the run may have asked the model before. Messages
     in progress are left out, and so are calls without outputs. Raises `OutOfPromptTokens`.
     """
     own = _answered(_blocks(await _own_exchange(connection, run.id))) if began else []
     fixed = [Weight([run.instructions], budget.PER_MESSAGE)] if run.instructions else []
-    fixed += [budget.of_schemas(prompt.tools(run)), budget.of_format(run.response_format)]
+    fixed += [budget.of_schemas(toolbox(run).schemas), budget.of_format(run.response_format)]
     reading = _Reading(
         newest=_End(connection, run, "newest first"),
         oldest=_End(connection, run, "oldest first"),
@@ -50,7 +59,7 @@ async def read(connection: Connection, run: Run, route: Route, left: Left, *, be
     )
     shown = await reading.shown(left.prompt_tokens, newest_stays=not own)
     items = [item for block in (*shown, *own) for item in block.items]
-    return [item if isinstance(item, Calls) else Message.of(item) for item in items]
+    return Shown([item if isinstance(item, Calls) else Message.of(item) for item in items], reading.must)
 
 
 def _most_messages(strategy: Json) -> int | None:
@@ -96,7 +105,7 @@ def _weigh_calls(item: Calls, weight: Weight) -> None:
     weight.flat += budget.PER_MESSAGE * len(item.calls)  # their outputs
     for call in item.calls:
         function = call["function"]
-        weight.texts += [function["name"], prompt.arguments(function["arguments"]), function["output"]]
+        weight.texts += [function["name"], arguments(function["arguments"]), function["output"]]
 
 
 def _blocks(items: Iterable[Row | Calls]) -> list[Block]:
@@ -110,7 +119,7 @@ def _blocks(items: Iterable[Row | Calls]) -> list[Block]:
     return blocks
 
 
-def _items(run_id: str, steps: Iterable[tuple[Json, Row | None]]) -> list[Row | Calls]:
+def _items(run_id: str, steps: Iterable[tuple[Json, Row | None]], *, hosted: bool) -> list[Row | Calls]:
     """What a run has said and called, by its steps: their details, and the messages as far as there are any."""
     items: list[Row | Calls] = []
     message_id: str | None = None
@@ -118,18 +127,15 @@ def _items(run_id: str, steps: Iterable[tuple[Json, Row | None]]) -> list[Row | 
         if row:
             items.append(row)
         else:
-            items += _calls(run_id, message_id, details)
+            items += _calls(run_id, message_id, details, hosted=hosted)
         message_id = row["id"] if row else None
     return items
 
 
-def _calls(run_id: str, message_id: str | None, details: Json) -> list[Calls]:
-    """The calls of a step that have outputs, as the one item that they are."""
-    calls = tuple(
-        call
-        for call in details.get("tool_calls", ())
-        if call["type"] == "function" and call["function"]["output"] is not None
-    )
+def _calls(run_id: str, message_id: str | None, details: Json, *, hosted: bool) -> list[Calls]:
+    """The calls of a step that have outputs, as the one item that they are; of functions alone unless `hosted`."""
+    called = [call for call in details.get("tool_calls", ()) if hosted or call["type"] == "function"]
+    calls = tuple(function for call in called if (function := tools.as_function(call)))
     return [Calls(run_id, calls, message_id)] if calls else []
 
 
@@ -140,12 +146,13 @@ def _of_run(rows: Sequence[Row]) -> list[Row | Calls]:
         return list(rows)
     by_id = {row["id"]: row for row in rows}
     messages = (by_id.get(step.get("message_creation", {}).get("message_id")) for step in steps)
-    return _items(rows[0]["run_id"], zip(steps, messages, strict=True))
+    # What an earlier run has found its messages tell, and may be found again
+    return _items(rows[0]["run_id"], zip(steps, messages, strict=True), hosted=False)
 
 
 async def _own_exchange(connection: Connection, run_id: str) -> list[Row | Calls]:
     rows = await connection.fetch(statements.OWN, the_run=run_id)
-    return _items(run_id, ((row["details"], row if row["id"] else None) for row in rows))
+    return _items(run_id, ((row["details"], row if row["id"] else None) for row in rows), hosted=True)
 
 
 def _answered(own: list[Block]) -> list[Block]:
@@ -230,9 +237,9 @@ class _Reading:
         if prompt_tokens_left is not None and mandatory > prompt_tokens_left:
             raise OutOfPromptTokens
         if self.most_messages is not None:
-            return self.blocks[: prompt.latest(sizes, room, newest_stays=newest_stays)][::-1]
+            return self.blocks[: latest(sizes, room, newest_stays=newest_stays)][::-1]
         first = await self._oldest(room // 4)
-        head, tail = prompt.ends([block.size for block in first], sizes, room, newest_stays=newest_stays)
+        head, tail = ends([block.size for block in first], sizes, room, newest_stays=newest_stays)
         return [*first[:head], *self.blocks[:tail][::-1]]
 
     async def _all_fit(self) -> bool:

@@ -3,20 +3,19 @@
 Every write of an executing run is fenced by its lease and guarded by the table in `lifecycle`. Knows no model.
 """
 
-import asyncio
 import time
-from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 from adlatus.ids import new_id
-from adlatus.runs import telling
+from adlatus.runs import telling, tools
 from adlatus.runs.calls import Argued, Called
 from adlatus.runs.endings import CANCELLED, COMPLETED, Ending
 from adlatus.runs.lifecycle import IllegalMove, check, sources
+from adlatus.runs.shield import to_the_end
 from adlatus.runs.turn import Piece, Turn
 from adlatus.store import runs as statements
+from adlatus.store import tool_resources
 from adlatus.store.db import Connection, Database, Row, Transaction
 from adlatus.store.events import EventLog
 from adlatus.store.leases import Claim, Lease
@@ -27,14 +26,11 @@ from adlatus.wire.runs import Run, RunStatus, submit_tool_outputs
 from adlatus.wire.steps import (
     RunStep,
     StepStatus,
-    function_call,
     message_creation,
     of_step,
     outputs_in,
     tool_calls,
 )
-
-Result = TypeVar("Result")
 
 
 class LeaseLost(Exception):  # noqa: N818
@@ -45,13 +41,14 @@ class LeaseLost(Exception):  # noqa: N818
 class Loaded:
     """A run as its executor finds it: its earlier steps, oldest first, and the seconds until it expires.
 
-    `began` says whether it may have asked the model before.
+    `began` says whether it may have asked the model before. The vector stores are those of its assistant.
     """
 
     run: Run
     steps: list[Row]
     left_s: int
     began: bool
+    vector_store_ids: tuple[str, ...]
 
     @property
     def used(self) -> Usage:
@@ -59,9 +56,9 @@ class Loaded:
         return _sum(self.steps)
 
     @property
-    def call_ids(self) -> set[str]:
-        """The ids of the calls of earlier turns, none of which may come again in this run."""
-        return {call["id"] for step in self.steps for call in step["step_details"].get("tool_calls", ())}
+    def calls(self) -> list[Json]:
+        """The calls of earlier turns, as their steps have them."""
+        return [call for step in self.steps for call in step["step_details"].get("tool_calls", ())]
 
 
 @dataclass(frozen=True)
@@ -75,19 +72,23 @@ class Asked:
 class Journal:
     """The writes of one executor on one run. Methods raise `LeaseLost` and `IllegalMove`, having changed nothing.
 
-    `turn` is the turn of the model that is being written, `asked` what it answers. A write that has begun is finished
-    even if the task is cancelled meanwhile.
+    `turn` is the turn of the model that is being written, `asked` what it answers, `carried_out` what its step keeps
+    of calls that were carried out here, by their ids. A write that has begun is finished even if the task is cancelled
+    meanwhile.
     """
 
     def __init__(self, lease: Lease, database: Database, events: EventLog) -> None:
         self.turn = Turn()
         self.asked: Asked | None = None
+        self.carried_out: Mapping[str, Json] = {}
         self.project_id = lease.project_id
+        self.thread_id = lease.thread_id
         self._lease = lease
         self._database = database
         self._events = events
         self._held = {"the_run": lease.run_id, "the_token": lease.token}
         self._used = NOTHING_USED
+        self._include: Collection[str] = ()
         self._message: telling.OpenMessage | None = None
         self._calls: wire.CallDeltas | None = None
 
@@ -99,8 +100,9 @@ class Journal:
         begun = row["started_at"] is not None
         steps = await self._database.fetch(statements.STEPS, the_run=self._lease.run_id) if begun else []
         ended = [step for step in steps if step["status"] != StepStatus.IN_PROGRESS]
-        loaded = Loaded(Run.of(row), ended, row["left_s"], begun)
-        self._used = loaded.used
+        stores = tuple(tool_resources.store_ids(row["tool_resources"]))
+        loaded = Loaded(Run.of(row), ended, row["left_s"], begun, stores)
+        self._used, self._include = loaded.used, row["include"]
         return loaded
 
     async def begin(self) -> None:
@@ -120,7 +122,7 @@ class Journal:
                     frames = self._tell(frames)
                     await to_the_end(self._turn_to_calls())
                 assert self._calls
-                frames.append(telling.of_call(self._calls, piece))
+                frames += telling.of_call(self._calls, piece, self.turn.tool(piece.index))
             else:
                 if self._message is None:
                     frames = self._tell(frames)
@@ -128,6 +130,10 @@ class Journal:
                 assert self._message
                 frames.append(self._message.frame(piece))
         self._tell(frames)
+
+    async def complete_calls(self) -> None:
+        """All calls of the turn were carried out here: their step is completed, and another turn may begin."""
+        await to_the_end(self._complete_calls())
 
     async def ask_client(self) -> None:
         """The run waits for its client, who has to carry out the calls of the turn. The lease is given back."""
@@ -194,13 +200,27 @@ class Journal:
         self._tell([*frames, *telling.opened("thread.run.step", RunStep.of(row))])
         self._message, self._calls = None, wire.CallDeltas(step_id)
 
+    async def _complete_calls(self) -> None:
+        async with self._database.transaction() as tx:
+            await self._hold(tx)
+            steps = await tx.fetch(
+                statements.end_steps(StepStatus.COMPLETED, StepStatus.COMPLETED),
+                the_run=self._lease.run_id,
+                new_usage=self._turn_used.model_dump(),
+                new_details=self._details(),
+                new_last_error=None,
+            )
+        self._tell(telling.ended([], steps, self._include))
+        self._used += self._turn_used
+        self.turn, self.carried_out, self._calls = Turn(), {}, None
+
     async def _ask_client(self) -> None:
-        calls = _calls_of(self.turn)
+        details = self._details()
         async with self._database.transaction() as tx:
             run = await tx.fetch_row(
                 statements.move(RunStatus.REQUIRES_ACTION, sources(RunStatus.REQUIRES_ACTION)),
                 **self._held,
-                new_action=submit_tool_outputs(calls),
+                new_action=submit_tool_outputs(details["tool_calls"]),
             )
             if run is None:
                 await self._refuse(tx, RunStatus.REQUIRES_ACTION)
@@ -208,17 +228,22 @@ class Journal:
             await tx.fetch(
                 statements.KEEP_CALLS,
                 the_run=self._lease.run_id,
-                new_details=tool_calls(calls),
+                new_details=details,
                 new_usage=self._turn_used.model_dump(),
             )
         self._tell([telling.event("thread.run", Run.of(run)), wire.DONE])
+
+    def _details(self) -> Json:
+        """The calls of the turn as far as they have come, with what has come back of those that were carried out."""
+        calls = ((call, self.turn.tool(place)) for place, call in enumerate(self.turn.calls))
+        return tool_calls([self.carried_out.get(call.id) or tools.pending(call, tool) for call, tool in calls])
 
     async def _complete_message(self, tx: Transaction) -> list[bytes]:
         """Complete the message that the model wrote before its calls; what the turn used is told with those."""
         run_id = self._lease.run_id
         messages = await tx.fetch(statements.end_messages(None), the_run=run_id, new_content=self.turn.content)
         steps = await tx.fetch(statements.COMPLETE_MESSAGE_STEP, the_run=run_id, new_usage=NOTHING_USED.model_dump())
-        return telling.ended(messages, steps)
+        return telling.ended(messages, steps, self._include)
 
     async def _end(self, ending: Ending) -> None:
         if ending is COMPLETED and self._message is None:
@@ -237,10 +262,10 @@ class Journal:
                 return
             frames += await _end_open_parts(
                 tx,
-                self._lease.run_id,
+                run,
                 ending,
                 content=self.turn.content or [text_content("")],
-                calls=tool_calls(_calls_of(self.turn)) if self._calls else None,
+                calls=self._details() if self._calls else None,
                 usage=self._turn_used,
             )
         self._tell([*frames, telling.event("thread.run", Run.of(run)), wire.DONE])
@@ -290,7 +315,7 @@ async def submit(
     lease = {"owner": claim.owner, "token": claim.token} if claim else {}
     queued = await _moved(tx, run_id, RunStatus.QUEUED, claimed=claim is not None, **lease)
     return queued, [
-        telling.event("thread.run.step", RunStep.of(completed)),
+        telling.event("thread.run.step", RunStep.of(completed, queued["include"])),
         telling.event("thread.run", Run.of(queued)),
     ]
 
@@ -316,7 +341,7 @@ async def end_unexecuted(tx: Transaction, run_id: str, ending: Ending) -> tuple[
     """End a locked run that nobody executes. Its row, and the frames to tell once this is committed."""
     used = _sum(await tx.fetch(statements.STEPS, the_run=run_id))
     run = await _moved(tx, run_id, ending.status, **_last_words(ending, used))
-    ended = await _end_open_parts(tx, run_id, ending, content=[text_content("")])
+    ended = await _end_open_parts(tx, run, ending, content=[text_content("")])
     return run, [*ended, telling.event("thread.run", Run.of(run)), wire.DONE]
 
 
@@ -338,7 +363,7 @@ def _last_words(ending: Ending, used: Usage) -> Json:
 
 async def _end_open_parts(
     tx: Transaction,
-    run_id: str,
+    run: Row,
     ending: Ending,
     *,
     content: list[Json],
@@ -346,19 +371,15 @@ async def _end_open_parts(
     usage: Usage | None = None,
 ) -> list[bytes]:
     """End the message and the steps that are in progress; their events, the message's first."""
-    messages = await tx.fetch(statements.end_messages(ending.message), the_run=run_id, new_content=content)
+    messages = await tx.fetch(statements.end_messages(ending.message), the_run=run["id"], new_content=content)
     steps = await tx.fetch(
         statements.end_steps(ending.step, ending.calls),
-        the_run=run_id,
+        the_run=run["id"],
         new_usage=usage.model_dump() if usage else None,
         new_details=calls,
         new_last_error=of_step(ending.error).model_dump() if ending.error else None,
     )
-    return telling.ended(messages, steps)
-
-
-def _calls_of(turn: Turn) -> list[Json]:
-    return [function_call(call.id, call.name, call.arguments, call.extra) for call in turn.calls]
+    return telling.ended(messages, steps, run["include"])
 
 
 def _sum(steps: Sequence[Row]) -> Usage:
@@ -368,17 +389,3 @@ def _sum(steps: Sequence[Row]) -> Usage:
 def _part(row: Row, prefix: str) -> Row:
     """The columns of a joined row that begin with a prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
-
-
-async def to_the_end(work: Coroutine[Any, Any, Result]) -> Result:
-    """Await `work` to its end even if this task is cancelled meanwhile; the cancellation is raised after it."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):  # a second one: the first is raised below
-                await asyncio.wait([task])
-        if not task.cancelled() and (error := task.exception()):
-            raise error from None
-        raise

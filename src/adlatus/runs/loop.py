@@ -15,7 +15,8 @@ from adlatus.backends.routing import Route
 from adlatus.errors import InvalidRequest, Unavailable
 from adlatus.files.images import as_data_urls
 from adlatus.resources import Resources
-from adlatus.runs import budget, history, prompt
+from adlatus.runs import budget, history, prompt, tools
+from adlatus.runs.budget import Weight
 from adlatus.runs.endings import (
     CANCELLED,
     COMPLETED,
@@ -26,18 +27,23 @@ from adlatus.runs.endings import (
     Ending,
     failed,
 )
-from adlatus.runs.journal import Asked, Journal, LeaseLost, Loaded, to_the_end
+from adlatus.runs.journal import Asked, Journal, LeaseLost, Loaded
 from adlatus.runs.lifecycle import IllegalMove
+from adlatus.runs.shield import to_the_end
+from adlatus.runs.tools import file_search
 from adlatus.runs.turn import Turn
 from adlatus.store.leases import Interruption, Lease
 from adlatus.telemetry import Metrics
-from adlatus.wire.common import Json, LastError
+from adlatus.wire.common import NOTHING_USED, Json, LastError
 from adlatus.wire.runs import Run, RunStatus
 
 log = structlog.get_logger(__name__)
 
 MAX_ABANDONED = 3
 """Executors that died with a run, after which it fails rather than take a fourth one down."""
+
+LEAST_ROOM = 256
+"""Tokens that a tool may tell the model in any case; where they are too many, the run's budget ends it."""
 
 MOST_CALLS = 128
 """Functions that one turn may call: as many as an assistant may have tools."""
@@ -47,8 +53,16 @@ SORRY = "Sorry, something went wrong."
 
 
 @dataclass(frozen=True)
+class UseTools:
+    """The model called hosted tools only: they are carried out, and it is asked again."""
+
+
+@dataclass(frozen=True)
 class AskClient:
-    """The model called functions: the run waits until its client has carried them out."""
+    """The model called functions: the run waits until its client has carried them out.
+
+    Hosted tools that it called in the same turn are carried out before that.
+    """
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,10 @@ class Stop:
     ending: Ending
 
 
-Decision = AskClient | Finish | Stop
+Last = AskClient | Finish | Stop
+"""What ends the work of an executor."""
+
+Decision = UseTools | Last
 
 
 def decide(turn: Turn) -> Decision:
@@ -74,7 +91,9 @@ def decide(turn: Turn) -> Decision:
         case "content_filter":
             return Stop(FILTERED)
         case "stop" | None:
-            return AskClient() if turn.calls else Finish()
+            if not turn.calls:
+                return Finish()
+            return UseTools() if len(turn.hosted) == len(turn.calls) else AskClient()
         case _:
             assert_never(turn.finish_reason)
 
@@ -84,8 +103,9 @@ async def execute(lease: Lease, resources: Resources) -> None:
 
     1. Load the run and what it has done so far; end at once what is due to end.
     2. Take back the message and the calls that an executor before this one left half-written.
-    3. Read as much of the thread as fits, ask the model, and stream its text and its calls as they come.
-    4. Decide what the answer means, and act on it.
+    3. Before the first question, wait for files of the thread that are being made searchable.
+    4. Read as much of the thread as fits, ask the model, and stream its text and its calls as they come.
+    5. Decide what the answer means, and act on it: hosted tools are carried out, and 4 follows again.
 
     Whatever goes wrong becomes the run's ending, except that a lost lease ends silently, that a run is handed back
     when this process stops, and that the lease is left to run out when the database does not answer.
@@ -108,7 +128,7 @@ async def execute(lease: Lease, resources: Resources) -> None:
     except Unavailable:
         log.error("the database does not answer; the run will be claimed again when its lease has run out")
     finally:
-        resources.events.leave(lease.run_id)
+        resources.events.leave(lease.run_id, lease.attempt)
 
 
 async def _end(journal: Journal, ending: Ending) -> Ending:
@@ -129,6 +149,8 @@ async def _to_an_ending(lease: Lease, work: Coroutine[Any, Any, Ending | None]) 
         return await work
     except ModelError as error:
         return failed(LastError(code=error.code, message=error.message))
+    except tools.ToolFailed as error:
+        return failed(error.error)
     except (prompt.RefusedImage, ImageError, InvalidRequest) as error:  # such as a model that is routed no longer
         return failed(LastError(code="invalid_prompt", message=str(error)))
     except IllegalMove as error:
@@ -164,13 +186,12 @@ async def _attempt(lease: Lease, resources: Resources, journal: Journal) -> Endi
         async with asyncio.timeout(loaded.left_s) as deadline:
             if run.status is RunStatus.QUEUED:
                 await journal.begin()
-            if stop := await _ask(loaded, resources, journal):
-                return stop
+            last = await _converse(loaded, resources, journal)
     except TimeoutError:
         if not deadline.expired():
             raise
         return EXPIRED
-    match decide(journal.turn):
+    match last:
         case AskClient():
             await journal.ask_client()
             return None
@@ -180,27 +201,87 @@ async def _attempt(lease: Lease, resources: Resources, journal: Journal) -> Endi
             return ending
 
 
-async def _ask(loaded: Loaded, resources: Resources, journal: Journal) -> Ending | None:
+async def _converse(loaded: Loaded, resources: Resources, journal: Journal) -> Last:
+    """Ask the model, and again for as long as it calls hosted tools only."""
+    if tools.toolbox(loaded.run).hosted and not loaded.steps:
+        await file_search.settled(resources, journal.project_id, journal.thread_id)
+    while True:
+        asked = await _ask(loaded, resources, journal)
+        if isinstance(asked, Stop):
+            return asked
+        match decision := decide(journal.turn):
+            case UseTools():
+                await _use_tools(loaded, asked, resources, journal)
+                await journal.complete_calls()
+                loaded = await journal.load()
+            case AskClient():
+                await _use_tools(loaded, asked, resources, journal)
+                return decision
+            case Finish() | Stop():
+                return decision
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the model was asked."""
+
+    route: Route
+    must: Sequence[Weight]
+    chat_messages: int
+
+
+async def _ask(loaded: Loaded, resources: Resources, journal: Journal) -> Question | Stop:
     """Stream one answer of the model into the journal's turn and to the readers.
 
-    Returns the ending of a run whose budget does not allow another question, else None.
+    Does nothing and stops where the run's budget does not allow another question.
     """
     run, left = loaded.run, budget.left(loaded.run, loaded.used)
     if left.completion_tokens == 0:
-        return OUT_OF_TOKENS
+        return Stop(OUT_OF_TOKENS)
+    if tools.rounds(run, [step["step_details"] for step in loaded.steps]) >= tools.MOST_ROUNDS:
+        run = run.model_copy(update={"tool_choice": "none"})
     route = resources.llm.routing.for_assistants(run.model)
     try:
-        items = await history.read(resources.database, run, route, left, began=loaded.began)
+        shown = await history.read(resources.database, run, route, left, began=loaded.began)
     except history.OutOfPromptTokens:
-        return OUT_OF_PROMPT_TOKENS
+        return Stop(OUT_OF_PROMPT_TOKENS)
+    items = shown.items
     fetched = await resources.images.fetch(prompt.links(items, route))
-    shown = await as_data_urls(resources, journal.project_id, prompt.image_files(items, route))
-    request = prompt.build(run, items, route, left, {**fetched, **shown})
-    journal.turn = Turn(most_calls=_most_calls(run, request), taken_ids=loaded.call_ids | _call_ids(items))
+    files = await as_data_urls(resources, journal.project_id, prompt.image_files(items, route))
+    request = prompt.build(run, items, route, left, {**fetched, **files})
+    journal.turn = Turn(
+        most_calls=_most_calls(run, request),
+        taken_ids={call["id"] for call in loaded.calls} | _call_ids(items),
+        toolbox=tools.toolbox(run),
+        passages=tools.passages(loaded.calls),
+    )
     journal.asked = Asked(route.model, request)
     await _listen(resources, route, request, journal)
     await _account(journal, resources.metrics)
-    return None
+    return Question(route, shown.must, sum(message["role"] != "system" for message in request["messages"]))
+
+
+async def _use_tools(loaded: Loaded, asked: Question, resources: Resources, journal: Journal) -> None:
+    """Carry out the calls of the turn that are for hosted tools, if there are any."""
+    turn, route = journal.turn, asked.route
+    calls = [(place, turn.calls[place], tool) for place, tool in turn.hosted.items()]
+    if not calls:
+        return
+    used = loaded.used + (turn.usage or NOTHING_USED)
+    window_left = budget.room(route.context_window, budget.left(loaded.run, used))
+    must = await asyncio.to_thread(budget.total, asked.must, route.model)
+    work = tools.Work(
+        resources,
+        journal.project_id,
+        journal.thread_id,
+        loaded.vector_store_ids,
+        model=route.model,
+        window=route.context_window or budget.DEFAULT_WINDOW,
+        # Half of what may be had besides: the thread wants some, too, and another search may follow
+        room_tokens=max((window_left - must) // 2 // len(calls), LEAST_ROOM),
+        position=tools.position(asked.chat_messages, loaded.calls),
+    )
+    journal.carried_out = await tools.carry_out(work, calls)
 
 
 async def _listen(resources: Resources, route: Route, request: Json, journal: Journal) -> None:

@@ -10,6 +10,7 @@ import orjson
 
 from adlatus.backends.routing import Route
 from adlatus.runs.budget import Left
+from adlatus.runs.tools import toolbox
 from adlatus.wire.common import Json
 from adlatus.wire.messages import Message
 from adlatus.wire.runs import Run
@@ -20,7 +21,7 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Calls:
-    """The function calls of one turn of a run, as its step has them: each with its output.
+    """The calls of one turn of a run as the model knows them: functions, each with its output.
 
     `message_id` is of the message that the model has said in the same turn, which then comes just before.
     """
@@ -116,40 +117,18 @@ def build(run: Run, items: Sequence[Item], route: Route, left: Left, fetched: Ma
     return request | _calling(run, items)
 
 
-def tools(run: Run) -> list[Json]:
-    """The tools of a run as the model is offered them: its functions, if it may call any.
-
-    None at all where the choice is `none`, because several servers overlook that parameter.
-    """
-    if run.tool_choice == "none":
-        return []
-    return [_function(tool["function"]) for tool in run.tools if tool["type"] == "function"]
-
-
-def _function(function: Json) -> Json:
-    """A tool as it was sent, without what is understood anyway: servers that know no `strict` may refuse it."""
-    return {
-        "type": "function",
-        "function": {name: value for name, value in function.items() if name != "strict" or value is True},
-    }
-
-
 def _calling(run: Run, items: Sequence[Item]) -> Json:
     """The tools, and how they may be used: a call is forced in the first turn only, or the run would never end."""
-    offered = tools(run)
-    if not offered:
+    offered = toolbox(run)
+    if not offered.schemas:
         return {}
-    request: Json = {"tools": offered}
+    request: Json = {"tools": offered.schemas}
     has_called = any(isinstance(item, Calls) and item.run_id == run.id for item in items)
-    if not has_called and _forces_a_function(run.tool_choice):
-        request["tool_choice"] = run.tool_choice
+    if not has_called and (choice := offered.choice(run.tool_choice)):
+        request["tool_choice"] = choice
     if not run.parallel_tool_calls:
         request["parallel_tool_calls"] = False
     return request
-
-
-def _forces_a_function(choice: str | Json) -> bool:
-    return choice["type"] == "function" if isinstance(choice, dict) else choice == "required"
 
 
 def _conversation(run_id: str, items: Sequence[Item], route: Route, fetched: Mapping[str, str]) -> list[Json]:

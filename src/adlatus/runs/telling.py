@@ -1,8 +1,11 @@
 """What readers of a run are told of its objects: rows and pieces of an answer as ready frames. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from adlatus.runs.calls import Argued, Called
+from adlatus.runs.citations import Cited
+from adlatus.runs.tools import Tool, file_search
+from adlatus.runs.tools.file_search import FileSearch
 from adlatus.runs.turn import Refused
 from adlatus.store.db import Row
 from adlatus.wire import events as wire
@@ -20,11 +23,13 @@ class OpenMessage:
         self._text: wire.TextDeltas | None = None
         self._refusal: wire.RefusalDeltas | None = None
 
-    def frame(self, piece: str | Refused) -> bytes:
+    def frame(self, piece: str | Cited | Refused) -> bytes:
         """The delta of a piece. Parts are numbered in the order in which they are first heard of."""
-        if isinstance(piece, str):
+        if isinstance(piece, str | Cited):
             self._text = self._text or wire.TextDeltas(self._message_id, index=int(self._refusal is not None))
-            return self._text.frame(piece)
+            if isinstance(piece, str):
+                return self._text.frame(piece)
+            return self._text.annotated(piece.text, piece.index, piece.annotation)
         self._refusal = self._refusal or wire.RefusalDeltas(self._message_id, index=int(self._text is not None))
         return self._refusal.frame(piece.text)
 
@@ -40,16 +45,20 @@ def opened(noun: str, shown: WireObject) -> list[bytes]:
     return [wire.frame(f"{noun}.{stage}", json) for stage in ("created", "in_progress")]
 
 
-def ended(messages: Sequence[Row], steps: Sequence[Row]) -> list[bytes]:
+def ended(messages: Sequence[Row], steps: Sequence[Row], include: Collection[str]) -> list[bytes]:
     """The events of messages and steps that have ended, in that order."""
     in_order = sorted(steps, key=lambda step: (step["created_at"], step["seq"]))
     return [event("thread.message", Message.of(message)) for message in messages] + [
-        event("thread.run.step", RunStep.of(step)) for step in in_order
+        event("thread.run.step", RunStep.of(step, include)) for step in in_order
     ]
 
 
-def of_call(deltas: wire.CallDeltas, piece: Called | Argued) -> bytes:
-    """The delta of a piece of a call."""
+def of_call(deltas: wire.CallDeltas, piece: Called | Argued, tool: Tool | None) -> list[bytes]:
+    """The delta of a piece of a call, if it has one: a search is told at once, without what it looks for."""
+    if isinstance(tool, FileSearch):
+        if isinstance(piece, Argued):
+            return []
+        return [deltas.whole(piece.index, file_search.pending(piece.id, tool))]
     if isinstance(piece, Called):
-        return deltas.begin(piece.index, piece.id, piece.name)
-    return deltas.argue(piece.index, piece.arguments)
+        return [deltas.begin(piece.index, piece.id, piece.name)]
+    return [deltas.argue(piece.index, piece.arguments)]

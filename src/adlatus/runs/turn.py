@@ -1,11 +1,13 @@
 """One turn of a model as a fold over its chunks. Pure."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
 from adlatus.runs.calls import Argued, Call, Called, Calls, text_of
+from adlatus.runs.citations import Citations, Cited, Passages
 from adlatus.runs.thinking import Thinking
+from adlatus.runs.tools import NOTHING, Tool, Toolbox
 from adlatus.wire.common import CachedTokens, Json, ReasoningTokens, Usage
 from adlatus.wire.messages import text_content
 
@@ -20,7 +22,7 @@ class Refused:
     text: str
 
 
-Piece = str | Refused | Called | Argued
+Piece = str | Cited | Refused | Called | Argued
 """What a chunk brought; a string is more of the answer's text, which mostly is all that there is."""
 
 
@@ -28,13 +30,23 @@ class Turn:
     """What the model has said so far, whom it called, why it stopped, what it used.
 
     However an answer is cut into chunks, and chunks into batches, the turn is the same. Pieces, put together, are the
-    turn's own text, refusal and calls: what is held back is in neither.
+    turn's own text, refusal and calls: what is held back is in neither. Where there are `passages`, be they none,
+    markers are found in the text; else every bracket is text.
     """
 
-    def __init__(self, *, most_calls: int | None = None, taken_ids: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        most_calls: int | None = None,
+        taken_ids: Collection[str] = (),
+        toolbox: Toolbox = NOTHING,
+        passages: Passages | None = None,
+    ) -> None:
         self.finish_reason: FinishReason | None = None
         self.usage: Usage | None = None
+        self._toolbox = toolbox
         self._calls = Calls(most_calls, taken_ids)
+        self._citations = None if passages is None else Citations(passages)
         self._thinking = Thinking()
         self._parts: dict[Part, list[str]] = {}
 
@@ -59,10 +71,21 @@ class Turn:
         return self._calls.known
 
     @property
+    def hosted(self) -> Mapping[int, Tool]:
+        """The tools that carry out calls here, by the places of their calls."""
+        tools = ((place, self._toolbox.tool(call.name)) for place, call in enumerate(self.calls))
+        return {place: tool for place, tool in tools if tool}
+
+    def tool(self, place: int) -> Tool | None:
+        """What carries out the call at a place; None where the client does."""
+        return self._toolbox.tool(self.calls[place].name)
+
+    @property
     def content(self) -> list[Json]:
         """The parts of the message, none if nothing was said."""
+        annotations = self._citations.annotations if self._citations else ()
         return [
-            text_content(self.text) if part == "text" else {"type": "refusal", "refusal": self.refusal}
+            text_content(self.text, annotations) if part == "text" else {"type": "refusal", "refusal": self.refusal}
             for part in self._parts
         ]
 
@@ -91,7 +114,7 @@ class Turn:
         if self.calls:
             self._thinking.hidden.append(text)
             return []
-        return [self._say("text", text)] if text else []
+        return [*self._spoken(text), *self._end_of_text()]
 
     def _add(self, delta: Json, new: list[Piece], *, whole: bool) -> None:
         if self.calls:
@@ -100,8 +123,7 @@ class Turn:
             text = text_of(content) or _joined(content)
             if not self._thinking.over:
                 text = self._thinking.filter(text)
-            if text:
-                new.append(self._say("text", text))
+            new += self._spoken(text)
             if len(delta) == 1:
                 return
         if refusal := text_of(delta.get("refusal")):
@@ -110,13 +132,34 @@ class Turn:
         if reasoning := text_of(delta.get("reasoning_content")) or text_of(delta.get("reasoning")):
             self._thinking.hidden.append(reasoning)
         if delta.get("tool_calls") or delta.get("function_call"):
-            new += self._calls.fold(delta, whole=whole)
+            had_called = bool(self.calls)
+            called = self._calls.fold(delta, whole=whole)
+            if self.calls and not had_called:
+                new += self._end_of_text()
+            new += called
 
     def _without_afterthought(self, delta: Json) -> Json:
         """The delta without words: a turn ends with its calls, and what models mumble after them is not shown."""
         content = delta.get("content")
         self._thinking.hidden += [text_of(content) or _joined(content), text_of(delta.get("refusal"))]
         return {name: value for name, value in delta.items() if name not in ("content", "refusal")}
+
+    def _spoken(self, text: str) -> list[str | Cited]:
+        """More of the text, as far as it need not be held back."""
+        if not text:
+            return []
+        if self._citations is None:
+            return [self._say("text", text)]
+        return self._kept(self._citations.filter(text))
+
+    def _end_of_text(self) -> list[str | Cited]:
+        """What was held back of the text, which goes on no more."""
+        return self._kept(self._citations.finish()) if self._citations else []
+
+    def _kept(self, pieces: list[str | Cited]) -> list[str | Cited]:
+        for piece in pieces:
+            self._say("text", piece if isinstance(piece, str) else piece.text)
+        return pieces
 
     def _say(self, part: Part, text: str) -> str:
         self._parts.setdefault(part, []).append(text)

@@ -73,6 +73,7 @@ class _Channel:
         self.frames: list[bytes] = []
         self.written = 0
         self.live = False
+        self.attempt = 0
         self.changed = asyncio.Event()
 
     def append(self, attempt: int, frames: Iterable[bytes]) -> None:
@@ -146,11 +147,17 @@ class EventLog:
 
     def execute(self, run_id: str, attempt: int) -> None:
         """This process executes the run from this attempt on: its readers here need no database."""
-        self._channels.setdefault(run_id, _Channel(attempt << 32)).live = True
+        channel = self._channels.setdefault(run_id, _Channel(attempt << 32))
+        channel.live, channel.attempt = True, max(channel.attempt, attempt)
 
-    def leave(self, run_id: str) -> None:
-        """This process adds no more events to the run; memory is freed once they are written."""
-        if channel := self._channels.get(run_id):
+    def leave(self, run_id: str, attempt: int) -> None:
+        """This process adds no more events to the run; memory is freed once they are written.
+
+        Nothing happens if a later attempt executes here by now: its executor may be faster than the end of the one
+        before it.
+        """
+        channel = self._channels.get(run_id)
+        if channel and channel.attempt <= attempt:
             channel.live = False
             self._dirty[run_id] = channel
             channel.wake()
@@ -274,7 +281,7 @@ class EventLog:
         state = await _patiently(partial(snapshot.state, self._database, run_id))
         if state is None:
             return _error(not_found("run", run_id))
-        return await _patiently(partial(snapshot.parts, self._database, run_id)) + state.ending()
+        return await _patiently(partial(snapshot.parts, self._database, state)) + state.ending()
 
 
 async def _patiently(ask: Callable[[], Awaitable[Result]]) -> Result:

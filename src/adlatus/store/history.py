@@ -1,6 +1,6 @@
 """The statements that read a thread for its next run: page by page, from either end.
 
-A page is of messages. The function calls of a run come with the first of its messages in the page, so that the
+A page is of messages. The calls of functions of a run come with the first of its messages in the page, so that the
 usual thread is one round trip.
 """
 
@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, Literal
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     ColumnElement,
     ScalarSelect,
@@ -16,7 +17,10 @@ from sqlalchemy import (
     UnaryExpression,
     and_,
     case,
+    cast,
+    exists,
     func,
+    literal,
     literal_column,
     or_,
     select,
@@ -27,7 +31,14 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from adlatus.store.db import param
 from adlatus.store.tables import messages, run_steps
 from adlatus.wire.messages import MessageStatus
-from adlatus.wire.steps import StepStatus
+from adlatus.wire.steps import StepStatus, tool_calls
+
+_called = func.json_array_elements(run_steps.c.step_details["tool_calls"]).table_valued("value")
+_calls_functions = exists(
+    select(literal(1))
+    .select_from(_called)
+    .where(run_steps.c.type == "tool_calls", cast(_called.c.value, JSON)["type"].as_string() == "function")
+)
 
 Order = Literal["newest first", "oldest first"]
 
@@ -96,12 +107,17 @@ def _in_order(newest_first: bool, *keys: ColumnElement[Any]) -> list[UnaryExpres
 
 
 def _steps_of(run_id: ColumnElement[str]) -> ScalarSelect[Any]:
-    """The details of a run's steps, oldest first; null where there are no calls among them."""
-    in_order = aggregate_order_by(run_steps.c.step_details, run_steps.c.created_at, run_steps.c.seq)
+    """The details of a run's steps, oldest first; null where there are no calls of functions among them.
+
+    A step without any is empty: what the hosted tools of earlier runs have found is large, and not shown again.
+    """
+    details = case((or_(run_steps.c.type == "message_creation", _calls_functions), run_steps.c.step_details))
+    nothing = literal(tool_calls([]), JSON)
+    in_order = aggregate_order_by(func.coalesce(details, nothing), run_steps.c.created_at, run_steps.c.seq)
     return (
         select(func.json_agg(in_order))
         .where(run_steps.c.run_id == run_id, _told)
-        .having(func.bool_or(run_steps.c.type == "tool_calls"))
+        .having(func.bool_or(_calls_functions))
         .scalar_subquery()
     )
 

@@ -58,10 +58,14 @@ class Interruption(enum.Enum):
 
 @dataclass(frozen=True)
 class Claim:
-    """What an executor brings to a run that it wants: its name and a fresh fencing token."""
+    """What an executor brings to a run that it wants: its name and a fresh fencing token.
+
+    `searches`: whether it can reach the index of files.
+    """
 
     owner: str
     token: str
+    searches: bool = True
 
 
 @dataclass
@@ -109,9 +113,9 @@ class FileLease:
         return f"{self.file_id}.{self.seq}.{self.attempt}"
 
 
-def new_claim(owner: str) -> Claim:
+def new_claim(owner: str, *, searches: bool = True) -> Claim:
     """A claim with a token that was never used before."""
-    return Claim(owner, secrets.token_hex(16))
+    return Claim(owner, secrets.token_hex(16), searches)
 
 
 lease_end: ColumnElement[datetime] = func.now() + text(f"interval '{LEASE_S} seconds'")
@@ -134,7 +138,9 @@ class Leases(Generic[AnyLease]):
         of: Callable[[Row], AnyLease],
         *,
         due: ColumnElement[bool] | None = None,
+        searches: bool = True,
     ) -> None:
+        self.searches = searches
         self._of = of
         free = (
             select(*keys)
@@ -218,7 +224,7 @@ def _of_file(row: Row) -> FileLease:
 
 RUNS: Leases[Lease] = Leases(runs, (runs.c.id,), CLAIMABLE, _of_run)
 RUNS_WITHOUT_SEARCH: Leases[Lease] = Leases(
-    runs, (runs.c.id,), CLAIMABLE, _of_run, due=cast(runs.c.tools, Text).not_like('%"file_search"%')
+    runs, (runs.c.id,), CLAIMABLE, _of_run, due=cast(runs.c.tools, Text).not_like('%"file_search"%'), searches=False
 )
 """For executors that cannot reach the index. A function of that name is left to others too."""
 FILES: Leases[FileLease] = Leases(

@@ -1,5 +1,6 @@
 """A run as it is now, for readers of its events who missed some: whether more will come, and its objects as events."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import Text, func, literal, select, true
@@ -43,6 +44,7 @@ class State:
     """
 
     run: Run
+    include: Collection[str]
     attempt: int
     end: int | None
 
@@ -63,12 +65,13 @@ async def state(connection: Connection, run_id: str) -> State | None:
         return None
     run = Run.of(row)
     ended = run.status in STOPPED and row["ends"] and row["last_number"] >> 32 == row["attempt"]
-    return State(run, row["attempt"], row["last_number"] if ended else None)
+    return State(run, row["include"], row["attempt"], row["last_number"] if ended else None)
 
 
-async def parts(connection: Connection, run_id: str) -> bytes:
+async def parts(connection: Connection, state: State) -> bytes:
     """The events of the current steps and messages of a run in order, a message before the step that wrote it."""
-    steps = [RunStep.of(row) for row in await connection.fetch(STEPS, the_run=run_id)]
+    run_id = state.run.id
+    steps = [RunStep.of(row, state.include) for row in await connection.fetch(STEPS, the_run=run_id)]
     written = {row["id"]: Message.of(row) for row in await connection.fetch(_MESSAGES, run_id=run_id)}
     frames = []
     for step in steps:

@@ -7,6 +7,7 @@ JSON columns are `json`, not `jsonb`, which would lose the order of keys: object
 from enum import StrEnum
 
 from sqlalchemy import (
+    ARRAY,
     JSON,
     BigInteger,
     Boolean,
@@ -209,6 +210,8 @@ runs = Table(
     _json("usage", nullable=True),
     _json("response_format"),
     _json("tool_choice"),
+    # What its creator wants to be told in its stream beyond the objects themselves
+    Column("include", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("parallel_tool_calls", Boolean, nullable=False),
     # The lease: who executes the run, until when without a heartbeat; how often the run was claimed, and how many of
     # its executors died without handing it back.

@@ -39,6 +39,7 @@ async def page(
 _ACTIVE_RUN = (
     select(runs.c.id).where(runs.c.thread_id == param("the_thread", Text()), runs.c.status.not_in(ENDED)).limit(1)
 )
+_RESOURCES = select(threads.c.tool_resources).where(threads.c.id == param("the_thread", Text()))
 _ADD_MESSAGE = (
     insert(messages)
     .values(
@@ -68,6 +69,12 @@ async def add(tx: Transaction, project_id: str, request: CreateThreadRequest) ->
     )
     row, _ = await add_messages(tx, row, request.messages or ())
     return row
+
+
+async def vector_store_ids(connection: Connection, thread_id: str) -> list[str]:
+    """The vector stores of a thread; none where it is gone."""
+    row = await connection.fetch_row(_RESOURCES, the_thread=thread_id)
+    return tool_resources.store_ids(row["tool_resources"]) if row else []
 
 
 async def lock(tx: Transaction, project_id: str, thread_id: str) -> Row:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Text, select
 
+from adlatus.errors import FileNotFound, no_file_to_attach
 from adlatus.store import files as file_rows
 from adlatus.store import rows, vector_store_files, vector_stores
 from adlatus.store.db import Connection, Row, Transaction, param
@@ -46,7 +47,7 @@ async def take_attachments(tx: Transaction, thread: Row, requests: Sequence[Crea
     """Give the files of messages to the tools of their locked thread; the thread's row as it is then.
 
     For file search they go into the thread's store, which is made if there is none that can be used; for the code
-    interpreter they are listed with the thread. *Source*: the guides. Raises `FileNotFound`, `InvalidRequest`.
+    interpreter they are listed with the thread. *Source*: the guides. Raises `NotFound`, `InvalidRequest`.
     """
     searched, worked_with = _attached(requests, "file_search"), _attached(requests, "code_interpreter")
     if not searched and not worked_with:
@@ -81,7 +82,10 @@ def _attached(requests: Sequence[CreateMessageRequest], tool: str) -> list[str]:
 
 async def _check_files(connection: Connection, project_id: str, file_ids: Sequence[str]) -> None:
     for file_id in file_ids:
-        await file_rows.get(connection, project_id, file_id)
+        try:
+            await file_rows.get(connection, project_id, file_id)
+        except FileNotFound as error:
+            raise no_file_to_attach(file_id) from error
 
 
 async def _store_of(tx: Transaction, project_id: str, resources: Json) -> str:

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from adlatus.errors import InvalidRequest, no_such_file, not_found
+from adlatus.errors import InvalidRequest, no_file_to_attach, not_found
 from adlatus.ids import new_id
 from adlatus.store import files, leases, pages, rows, vector_stores
 from adlatus.store.db import Connection, Row, Transaction, param
@@ -53,7 +53,7 @@ async def attach(
     """Put files into a store, to be made searchable by whoever claims them first.
 
     A file that is there already with the same settings stays as it is, unless it failed; otherwise it is put in anew.
-    Raises `NotFound` for the store, `FileNotFound`, and `InvalidRequest` for an expired store, for files of other
+    Raises `NotFound` for the store and for files, and `InvalidRequest` for an expired store, for files of other
     purposes, and unless `any_type` for those of types that cannot be searched.
     """
     await vector_stores.hold(tx, project_id, store_id)
@@ -76,7 +76,7 @@ async def _check(tx: Transaction, project_id: str, file_ids: list[str], *, any_t
     found = {row["id"]: row for row in await tx.fetch(_HOLD_FILES, by_ids=file_ids, project_id=project_id)}
     for file_id in file_ids:
         if file_id not in found:
-            raise no_such_file(file_id)
+            raise no_file_to_attach(file_id)
         if (purpose := found[file_id]["purpose"]) not in SEARCHED:
             raise InvalidRequest(
                 f"The file '{file_id}' has the purpose '{purpose}'. Files of vector stores need the purpose "
@@ -165,6 +165,8 @@ async def get_batch(connection: Connection, project_id: str, store_id: str, batc
 async def cancel_batch(tx: Transaction, project_id: str, store_id: str, batch_id: str) -> Row:
     """Cancel what of a batch is in progress; a batch that has ended stays as it is. Raises `NotFound`."""
     await get_batch(tx, project_id, store_id, batch_id)
+    # Before its files, as the deletion of the store takes them: else the two could wait for each other
+    await rows.get_locked(tx, vector_store_file_batches, BATCH_NOUN, batch_id)
     if await tx.fetch(_CANCEL_FILES, batch_id=batch_id):
         await tx.fetch(_CANCEL_BATCH, batch_id=batch_id)
         await leases.wake(tx)  # whoever works on one of them may stop

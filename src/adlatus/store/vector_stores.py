@@ -6,23 +6,28 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     FromClause,
+    Integer,
     Text,
     delete,
+    exists,
     false,
     func,
     insert,
     literal,
+    not_,
     or_,
     select,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.sql.elements import Label
 
 from adlatus.errors import InvalidRequest, not_found
 from adlatus.ids import new_id
 from adlatus.store import pages, rows
 from adlatus.store.db import Connection, Row, Transaction, param
+from adlatus.store.leases import FileLease
 from adlatus.store.pages import Page
 from adlatus.store.tables import loose_chunks, unix_now, vector_store_files, vector_stores
 from adlatus.wire.common import Json
@@ -31,6 +36,9 @@ from adlatus.wire.vector_stores import FileStatus
 NOUN = "vector store"
 THREAD_STORE_DAYS = 7
 """How long a store that was made through a thread stays after its last use. *Source*: the guides."""
+
+LATE_S = 60
+"""How long a write may be on its way to the index. The triggers of the migration know it too."""
 
 
 def counts_of(where: ColumnElement[bool]) -> Label[Json]:
@@ -104,7 +112,11 @@ def refuse_expired(store: Row) -> None:
 
 
 async def hold(tx: Transaction, project_id: str, store_id: str) -> None:
-    """Keep a store from being deleted until the transaction ends. Raises `NotFound`, `InvalidRequest` if expired."""
+    """Keep a store from being deleted, and from what else is put into it, until the transaction ends.
+
+    One after the other: two requests with the same files in another order would wait for each other for ever.
+    Raises `NotFound`, `InvalidRequest` if it has expired.
+    """
     row = await tx.fetch_row(_HOLD, by_id=store_id, project_id=project_id)
     if row is None:
         raise not_found(NOUN, store_id)
@@ -141,8 +153,14 @@ async def loose(connection: Connection, limit: int) -> list[tuple[str, str]]:
     return [(row["vector_store_id"], row["key"]) for row in await connection.fetch(_LOOSE, row_limit=limit)]
 
 
+async def loosen(connection: Connection, lease: FileLease) -> bool:
+    """Have the chunks of an attempt that has lost its lease deleted in a minute; whether they are not a file's."""
+    claimed = {"store_id": lease.vector_store_id, "file_id": lease.file_id, "seq": lease.seq, "attempt": lease.attempt}
+    return await connection.fetch_row(_LOOSEN, key=lease.key, **claimed) is not None
+
+
 async def forget(connection: Connection, store_id: str, key: str) -> None:
-    """Note that chunks are deleted."""
+    """Note that chunks are deleted. Those of a store leave out keys that were to be deleted later than the store."""
     if key:
         await connection.fetch(_FORGET_KEY, by_id=store_id, key=key)
     else:
@@ -153,7 +171,7 @@ _GET = select(shown).where(shown.c.id == param("by_id", Text()), shown.c.project
 _HOLD = (
     select(vector_stores.c.id, _expired)
     .where(vector_stores.c.id == param("by_id", Text()), vector_stores.c.project_id == param("project_id", Text()))
-    .with_for_update(read=True, key_share=True)
+    .with_for_update(key_share=True)
 )
 _USABLE = select(vector_stores.c.id, _expired).where(
     vector_stores.c.id == func.any(param("by_ids", ARRAY(Text()))),
@@ -194,5 +212,29 @@ _LOOSE = (
     .order_by(loose_chunks.c.key != "", loose_chunks.c.due_at)  # whole stores first: they bring their keys along
     .limit(param("row_limit", BigInteger()))
 )
-_FORGET_STORE = delete(loose_chunks).where(loose_chunks.c.vector_store_id == param("by_id", Text()))
-_FORGET_KEY = _FORGET_STORE.where(loose_chunks.c.key == param("key", Text()))
+_completed = exists().where(
+    vector_store_files.c.vector_store_id == param("store_id", Text()),
+    vector_store_files.c.id == param("file_id", Text()),
+    vector_store_files.c.seq == param("seq", BigInteger()),
+    vector_store_files.c.attempt == param("attempt", Integer()),
+    vector_store_files.c.status == FileStatus.COMPLETED.value,
+)
+_loosen = upsert(loose_chunks).from_select(
+    ["vector_store_id", "key", "due_at"],
+    select(param("store_id", Text()), param("key", Text()), unix_now + LATE_S).where(not_(_completed)),
+)
+_LOOSEN = _loosen.on_conflict_do_update(
+    index_elements=["vector_store_id", "key"], set_={"due_at": _loosen.excluded.due_at}
+).returning(loose_chunks.c.key)
+_of_store = loose_chunks.c.vector_store_id == param("by_id", Text())
+_whole = loose_chunks.alias("whole")
+_FORGET_STORE = delete(loose_chunks).where(
+    _of_store,
+    loose_chunks.c.due_at
+    <= select(_whole.c.due_at)
+    .where(_whole.c.vector_store_id == param("by_id", Text()), _whole.c.key == "")
+    .scalar_subquery(),
+)
+_FORGET_KEY = delete(loose_chunks).where(
+    _of_store, loose_chunks.c.key == param("key", Text()), loose_chunks.c.due_at <= unix_now
+)

@@ -41,7 +41,7 @@ ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "
 Instructions = Annotated[str, Field(max_length=256_000)]
 
 
-def _kept(value: Json) -> Json:
+def kept(value: Json) -> Json:
     """Refuse integers of more than 64 bits, which the database's JSON would not keep as they are."""
     left: list[object] = [value]
     while left:
@@ -57,7 +57,7 @@ def _kept(value: Json) -> Json:
     return value
 
 
-OpenJson = Annotated[Json, AfterValidator(_kept)]
+OpenJson = Annotated[Json, AfterValidator(kept)]
 """An object that only the client and its model understand."""
 
 

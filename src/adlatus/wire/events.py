@@ -4,6 +4,8 @@ from typing import Final
 
 import orjson
 
+from adlatus.wire.common import Json
+
 DONE: Final = b"event: done\ndata: [DONE]\n\n"
 """The end of every stream."""
 
@@ -41,6 +43,12 @@ class TextDeltas:
         suffix, self._suffix = self._suffix, b"}}]}}\n\n"
         return self._prefix + orjson.dumps(text) + suffix
 
+    def annotated(self, text: str, index: int, annotation: Json) -> bytes:
+        """The frame that adds `text` with the annotation of that index, which is never sent again."""
+        self._suffix = b"}}]}}\n\n"
+        told = orjson.dumps([{"index": index, **annotation}])
+        return self._prefix + orjson.dumps(text) + b',"annotations":' + told + self._suffix
+
 
 class RefusalDeltas:
     """Builds the `thread.message.delta` frames of one refusal. *Source* of their shape: the schema."""
@@ -57,7 +65,7 @@ class RefusalDeltas:
 
 
 class CallDeltas:
-    """Builds the `thread.run.step.delta` frames of a step that calls functions.
+    """Builds the `thread.run.step.delta` frames of a step that calls tools.
 
     Id and name come once, in the delta that begins a call: accumulators join strings. *Source*: recorded streams.
     """
@@ -77,6 +85,10 @@ class CallDeltas:
     def argue(self, index: int, arguments: str) -> bytes:
         """The frame that adds to the arguments of a call."""
         return self._frame({"index": index, "type": "function", "function": {"arguments": arguments}})
+
+    def whole(self, index: int, call: Json) -> bytes:
+        """The frame of a call that is told at once."""
+        return self._frame({"index": index, **call})
 
     def _frame(self, call: object) -> bytes:
         return self._prefix + compact(call) + self._suffix

@@ -1,5 +1,6 @@
 """Messages: requests, object, content parts."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -130,9 +131,20 @@ def stored(part: TextPart | ImageUrlPart | ImageFilePart) -> Json:
             return {"type": "image_file", "image_file": {"file_id": image.file_id, "detail": image.detail or "auto"}}
 
 
-def text_content(value: str) -> Json:
+def text_content(value: str, annotations: Sequence[Json] = ()) -> Json:
     """A text part of a message object."""
-    return {"type": "text", "text": {"value": value, "annotations": []}}
+    return {"type": "text", "text": {"value": value, "annotations": list(annotations)}}
+
+
+def file_citation(marker: str, start: int, file_id: str, quote: str) -> Json:
+    """The annotation of a marker that begins at character `start` of the text."""
+    return {
+        "type": "file_citation",
+        "text": marker,
+        "start_index": start,
+        "end_index": start + len(marker),
+        "file_citation": {"file_id": file_id, "quote": quote},
+    }
 
 
 # --- What the server answers

@@ -1,7 +1,8 @@
 """Runs: statuses, requests, object."""
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints
 
@@ -133,12 +134,19 @@ class Run(WireObject):
     tool_choice: str | Json
     parallel_tool_calls: bool
 
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """The run of a row, which has vector stores that are not shown. *Source*: recorded runs."""
+        shown = {tool: files for tool, files in row["tool_resources"].items() if tool != "file_search"}
+        return super().of({**row, "tool_resources": shown})
+
 
 def submit_tool_outputs(calls: list[Json]) -> Json:
     """The `required_action` of a run whose client has to carry out the function calls of a step."""
     shown = [
         {"id": call["id"], "type": "function", "function": {name: call["function"][name] for name in _SHOWN}}
         for call in calls
+        if call["type"] == "function"
     ]
     return {"type": "submit_tool_outputs", "submit_tool_outputs": {"tool_calls": shown}}
 

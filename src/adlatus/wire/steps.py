@@ -1,6 +1,6 @@
 """Run steps: statuses and object."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Any, Literal, Self
 
@@ -9,9 +9,16 @@ from adlatus.wire.common import Json, LastError, Usage, WireObject
 Included = Literal["step_details.tool_calls[*].file_search.results[*].content"]
 """What may be asked for beyond the object itself. *Source*: schema."""
 
+CONTENT: Included = "step_details.tool_calls[*].file_search.results[*].content"
 
 EXTRA = "extra_content"
 """Under this name a model's own notes on a call are kept with it, for the model alone."""
+
+ASKED = "asked"
+"""Under this name what the model asked of a hosted tool is kept with the call: name, arguments, position."""
+
+_HIDDEN = (EXTRA, ASKED)
+_OF_CONTENT = ("content", "page_from", "page_to")
 
 
 class StepStatus(StrEnum):
@@ -49,14 +56,15 @@ class RunStep(WireObject):
     metadata: dict[str, str]
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Self:
-        """The step of a row, which has more than is shown: usage while it waits for outputs, and extras of calls."""
+    def of(cls, row: Mapping[str, Any], include: Collection[str] = ()) -> Self:
+        """The step of a row, which has more than is shown: usage while it waits for outputs, what is for the model
+        alone, and of search results what has to be asked for by `include`.
+        """
         shown = dict(row)
         if row["status"] == StepStatus.IN_PROGRESS:
             shown["usage"] = None
-        if any(EXTRA in call for call in row["step_details"].get("tool_calls", ())):
-            calls = [{name: call[name] for name in call if name != EXTRA} for call in row["step_details"]["tool_calls"]]
-            shown["step_details"] = tool_calls(calls)
+        if calls := row["step_details"].get("tool_calls"):
+            shown["step_details"] = tool_calls([_shown(call, include) for call in calls])
         return super().of(shown)
 
     def retrieved(self) -> "RunStep":
@@ -77,6 +85,23 @@ def message_creation(message_id: str) -> Json:
 def tool_calls(calls: list[Json]) -> Json:
     """The details of a step that calls tools."""
     return {"type": "tool_calls", "tool_calls": calls}
+
+
+def _shown(call: Json, include: Collection[str]) -> Json:
+    call = {name: value for name, value in call.items() if name not in _HIDDEN}
+    if call["type"] == "file_search" and CONTENT not in include:
+        results = [
+            {name: value for name, value in result.items() if name not in _OF_CONTENT}
+            for result in call["file_search"]["results"]
+        ]
+        call["file_search"] = {**call["file_search"], "results": results}
+    return call
+
+
+def file_search_call(call_id: str, ranking_options: Json, results: list[Json]) -> Json:
+    """A call of the file search in a step's details, and whole in the one delta that tells of it."""
+    search = {"ranking_options": ranking_options, "results": results}
+    return {"id": call_id, "type": "file_search", "file_search": search}
 
 
 def function_call(call_id: str, name: str, arguments: str, extra: Json | None = None) -> Json:

@@ -5,10 +5,10 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from adlatus.wire.common import Json, Metadata, RequestModel, WireObject
+from adlatus.wire.common import Json, Metadata, RequestModel, WireObject, kept
 
 MOST_FILES_AT_CREATION = 500
 MOST_FILES_IN_BATCH = 2000
@@ -17,6 +17,7 @@ MOST_FILES_BY_HELPER = 10_000
 """*Source*: the guides; the schema of the last weeks said 100,000,000, which is no request that anybody could send."""
 MAX_FILTERS = 100
 MAX_FILTER_DEPTH = 16
+MAX_ALL_FILTERS = 1000
 MAX_QUERIES = 16
 MAX_QUERY_CHARS = 4096
 """*Source*: inference; the original's limits are not known."""
@@ -80,7 +81,9 @@ def chunking(strategy: AutoChunking | StaticChunking | None) -> Json:
 
 AttributeKey = Annotated[str, StringConstraints(max_length=64)]
 AttributeText = Annotated[str, StringConstraints(max_length=512)]
-Attributes = Annotated[dict[AttributeKey, AttributeText | bool | int | float], Field(max_length=16)]
+Attributes = Annotated[
+    dict[AttributeKey, AttributeText | bool | int | float], Field(max_length=16), AfterValidator(kept)
+]
 """*Source*: schema."""
 
 
@@ -181,6 +184,23 @@ class CompoundFilter(RequestModel):
 
 AnyFilter = Annotated[ComparisonFilter | CompoundFilter, Field(discriminator="type")]
 
+
+def _refuse_overgrown(wanted: ComparisonFilter | CompoundFilter) -> ComparisonFilter | CompoundFilter:
+    level, depth, count = [wanted], 1, 1
+    while level := [inner for each in level if isinstance(each, CompoundFilter) for inner in each.filters]:
+        depth, count = depth + 1, count + len(level)
+    if depth > MAX_FILTER_DEPTH or count > MAX_ALL_FILTERS:
+        raise PydanticCustomError(
+            "invalid_value",
+            "Invalid '$param': there may be {most} filters, nested {deepest} levels deep, but these are {count} in "
+            "{depth} levels.",
+            {"most": MAX_ALL_FILTERS, "deepest": MAX_FILTER_DEPTH, "count": count, "depth": depth},
+        )
+    return wanted
+
+
+SearchFilter = Annotated[AnyFilter, AfterValidator(_refuse_overgrown)]
+
 Query = Annotated[str, StringConstraints(min_length=1, max_length=MAX_QUERY_CHARS)]
 
 
@@ -195,7 +215,7 @@ class SearchRequest(RequestModel):
     query: Query | Annotated[list[Query], Field(min_length=1, max_length=MAX_QUERIES)]
     rewrite_query: bool | None = False
     max_num_results: Annotated[int, Field(ge=1, le=50)] | None = 10
-    filters: AnyFilter | None = None
+    filters: SearchFilter | None = None
     ranking_options: SearchRankingOptions | None = None
 
     @property

@@ -1,0 +1,165 @@
+"""The tools that the server carries out itself: how a model is offered them, and what becomes of their calls.
+
+A closed union: a tool that is added has to be matched in every function here.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import assert_never
+
+from adlatus.runs.calls import Call
+from adlatus.runs.citations import Passage
+from adlatus.runs.tools import file_search
+from adlatus.runs.tools.file_search import FileSearch
+from adlatus.runs.tools.work import ToolFailed as ToolFailed
+from adlatus.runs.tools.work import Work as Work
+from adlatus.wire.common import Json
+from adlatus.wire.runs import Run
+from adlatus.wire.steps import ASKED, function_call
+
+MOST_ROUNDS = 16
+"""Turns of a run in which hosted tools are carried out. After them no tools are offered, so that it comes to an end."""
+
+
+@dataclass(frozen=True)
+class NotOffered:
+    """What a call leads to whose name nobody knows, in a run whose client has no functions: the model is told."""
+
+    offered: tuple[str, ...]
+
+
+Tool = FileSearch | NotOffered
+"""What carries out a call here."""
+
+
+@dataclass(frozen=True)
+class Toolbox:
+    """What a model is offered: the client's functions, and hosted tools by the names under which it knows them."""
+
+    functions: Sequence[Json] = ()
+    hosted: Mapping[str, FileSearch] = field(default_factory=dict)
+
+    def tool(self, name: str) -> Tool | None:
+        """What carries out a call of that name; None where the client does."""
+        if self.hosted and not self.functions:
+            return self.hosted.get(name) or NotOffered(tuple(self.hosted))
+        return self.hosted.get(name)
+
+    @property
+    def schemas(self) -> list[Json]:
+        """The tools as a chat request has them."""
+        return [*map(_schema, self.functions), *(file_search.schema(name) for name in self.hosted)]
+
+    def choice(self, choice: str | Json) -> str | Json | None:
+        """A run's `tool_choice` as a chat request has it; None where it forces nothing."""
+        if isinstance(choice, str):
+            return choice if choice == "required" else None
+        if choice["type"] == "function":
+            return choice
+        name = next((name for name, tool in self.hosted.items() if _type(tool) == choice["type"]), None)
+        return {"type": "function", "function": {"name": name}} if name else None
+
+
+NOTHING = Toolbox()
+
+
+def toolbox(run: Run) -> Toolbox:
+    """What the model of a run is offered: nothing where the choice is `none`, which several servers overlook."""
+    if run.tool_choice == "none":
+        return NOTHING
+    functions = [tool["function"] for tool in run.tools if tool["type"] == "function"]
+    search = next((tool for tool in run.tools if tool["type"] == "file_search"), None)
+    if search is None:
+        return Toolbox(functions)
+    name = _free(file_search.NAME, {function["name"] for function in functions})
+    return Toolbox(functions, {name: FileSearch.of(search)})
+
+
+def _free(name: str, taken: set[str]) -> str:
+    return name if name not in taken else next(free for n in count(2) if (free := f"{name}_{n}") not in taken)
+
+
+def _type(tool: FileSearch) -> str:
+    match tool:
+        case FileSearch():
+            return "file_search"
+        case _:
+            assert_never(tool)
+
+
+def _schema(function: Json) -> Json:
+    """A function as it was sent, without what is understood anyway: servers that know no `strict` may refuse it."""
+    return {
+        "type": "function",
+        "function": {name: value for name, value in function.items() if name != "strict" or value is True},
+    }
+
+
+def pending(call: Call, tool: Tool | None) -> Json:
+    """A call in a step's details as long as nothing has come back."""
+    match tool:
+        case FileSearch():
+            return file_search.pending(call.id, tool)
+        case NotOffered() | None:
+            return function_call(call.id, call.name, call.arguments, call.extra)
+        case _:
+            assert_never(tool)
+
+
+def as_function(call: Json) -> Json | None:
+    """A call of a step's details as the model knows it, a function with its output; None as long as it has none."""
+    if call["type"] == "file_search":
+        return file_search.as_function(call)
+    return call if call["function"]["output"] is not None else None
+
+
+def passages(calls: Iterable[Json]) -> dict[tuple[int, int], Passage] | None:
+    """What can be cited of the calls of a run, perhaps nothing; None where it has not searched."""
+    searched = [file_search.passages(call) for call in calls if call["type"] == "file_search"]
+    return {numbers: passage for found in searched for numbers, passage in found.items()} if searched else None
+
+
+def position(chat_messages: int, earlier: Iterable[Json]) -> int:
+    """The position of the first call of a turn that answers so many messages; the others have the numbers after it.
+
+    2 more than the messages before the one that answers the call: in a new thread the first search is the 4th.
+    *Source*: recorded runs; the rule is inferred. A position is never used again in a run, even if of the thread less
+    is shown than before.
+    """
+    taken: list[int] = [call[ASKED]["position"] for call in earlier if ASKED in call]
+    return max(chat_messages + 3, max(taken, default=0) + 1)
+
+
+def rounds(run: Run, steps: Iterable[Json]) -> int:
+    """In how many of a run's steps, by their details, calls were carried out here."""
+    clients = bool(toolbox(run).functions)  # without any, whatever was called was carried out here
+    called = (details.get("tool_calls", ()) for details in steps)
+    return sum(any(call["type"] != "function" or not clients for call in calls) for calls in called)
+
+
+async def carry_out(work: Work, calls: Sequence[tuple[int, Call, Tool]]) -> dict[str, Json]:
+    """Carry out calls of one turn, all at once; their places among its calls come with them.
+
+    Returns what the step keeps of each, by its id. Raises `ToolFailed`, and `InvalidRequest` where what is searched
+    cannot be searched any more; the others are cancelled then.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = {call.id: group.create_task(_carry_out(work, place, call, tool)) for place, call, tool in calls}
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
+    return {call_id: task.result() for call_id, task in tasks.items()}
+
+
+async def _carry_out(work: Work, place: int, call: Call, tool: Tool) -> Json:
+    match tool:
+        case FileSearch():
+            return await file_search.carry_out(work, place, call, tool)
+        case NotOffered(names):
+            told = f"There is no function {call.name}. You may call: {', '.join(names)}."
+            kept = pending(call, tool)
+            return {**kept, "function": {**kept["function"], "output": told}}
+        case _:
+            assert_never(tool)
