@@ -47,7 +47,7 @@ def bake_fonts() -> None:
     shutil.rmtree(TEMPLATE, ignore_errors=True)
     TEMPLATE.mkdir(parents=True)
     os.environ["MPLCONFIGDIR"] = str(TEMPLATE)
-    from matplotlib import font_manager  # noqa: PLC0415 - it reads MPLCONFIGDIR when it is imported
+    from matplotlib import font_manager
 
     fonts = font_manager.fontManager.ttflist
     weights = {family: {font.weight for font in fonts if font.name == family} for family in FAMILIES}

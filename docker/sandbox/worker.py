@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import runpy
+import shutil
 import signal
 import socket
 import sys
@@ -167,6 +168,8 @@ def _text(value: object) -> str:
 
 def preload(shell: Any) -> None:
     """Import what most sessions use, so that a forked worker has it at once."""
+    with suppress(OSError):  # fonts that were looked through when this Python was made
+        shutil.copytree(os.path.join(sys.prefix, "share", "matplotlib"), os.environ["MPLCONFIGDIR"], dirs_exist_ok=True)
     for module in _PRELOADED:
         with suppress(ImportError):
             __import__(module)
@@ -222,8 +225,8 @@ def become_worker(shell: Any, answers: Answers, channel: socket.socket, fds: lis
         os.dup2(fd, target)
         os.close(fd)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stdout = sys.__stdout__ = _stream(1)
-    sys.stderr = sys.__stderr__ = _stream(2)
+    sys.stdout, sys.stderr = _stream(1), _stream(2)
+    vars(sys).update(__stdout__=sys.stdout, __stderr__=sys.stderr)
     os.chdir(FOLDER)
     sys.path.insert(0, FOLDER)
     sys.argv[:] = [""]
@@ -246,13 +249,13 @@ def fork_worker(shell: Any, answers: Answers, channel: socket.socket, fds: list[
             os.waitpid(between, 0)
             return
     except OSError as error:
-        channel.send(b"E%d" % error.errno)
+        channel.send(b"E%d" % (error.errno or 0))
         return
     try:
         try:
             worker = os.fork()
         except OSError as error:
-            channel.send(b"E%d" % error.errno)
+            channel.send(b"E%d" % (error.errno or 0))
             return
         if worker:
             channel.send(b"P%d" % worker)

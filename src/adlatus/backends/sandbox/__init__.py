@@ -8,6 +8,8 @@ messages    the lines of the protocol: everything that comes from a sandbox is h
 session     one sandbox in use: execute code, put and get files
 pool        the sessions of a server process: which thread has which, warm ones, the end of those that nobody uses
 picking     which engine it is, and what each does not protect from
+parts       the files that run inside (docker/sandbox): the other end of the protocol
+prepare     sees to it that there is something to run in: `image` for Docker, `environment` for bubblewrap
 
-The other end of the protocol, which runs inside, is `adlatus._sandbox` (docker/sandbox). Nothing here knows rows or runs.
+Nothing here knows rows or runs.
 """

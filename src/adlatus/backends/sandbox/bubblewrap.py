@@ -17,10 +17,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from adlatus.backends.postgres_account import first_unreachable
-from adlatus.backends.sandbox import cgroups, inside
+from adlatus.backends.sandbox import cgroups, environment
 from adlatus.backends.sandbox.cgroups import Group, Groups
-from adlatus.backends.sandbox.engine import SandboxLostError, SandboxUnavailableError
-from adlatus.backends.sandbox.inside import PREPARE, START, UID, Environment
+from adlatus.backends.sandbox.engine import PREPARE, START, UID, SandboxLostError, SandboxUnavailableError
+from adlatus.backends.sandbox.environment import Environment
 from adlatus.backends.sandbox.uids import FIRST, Lease, Uids
 
 MEGABYTE = 2**20
@@ -51,8 +51,8 @@ class BubblewrapEngine:
 
     name = "bubblewrap"
 
-    def __init__(self, environment: Path, instance: str) -> None:
-        self._folder = environment
+    def __init__(self, data_dir: Path, instance: str) -> None:
+        self._data_dir = data_dir
         self._environment: Environment | None = None
         self._uids = Uids() if os.geteuid() == 0 else None
         self._groups: Groups | None = cgroups.find_groups(instance)
@@ -75,19 +75,19 @@ class BubblewrapEngine:
         version = re.search(r"(\d+)\.(\d+)", said.stdout)
         if version is None or (int(version[1]), int(version[2])) < _OLDEST:
             raise SandboxUnavailableError(f"bubblewrap 0.8 or newer is needed, not {said.stdout.strip()}.")
-        environment = inside.find_environment(self._folder)
-        if environment is None:
-            raise SandboxUnavailableError(f"{self._folder} has no environment for sandboxes: {PREPARE}.")
+        found = environment.find(self._data_dir)
+        if found is None:
+            raise SandboxUnavailableError(f"{self._data_dir} has no environment for sandboxes: {PREPARE}.")
         if self._uids:
-            for folder in (environment.folder, *environment.needs):
+            for folder in (found.python, found.programs, found.base):
                 if blocked := first_unreachable(folder, FIRST, FIRST):
                     raise SandboxUnavailableError(
                         f"Sandboxes run as users of their own, who cannot pass the folder {blocked}. "
                         "Use a data folder such as /var/lib/adlatus, and a Python in /usr."
                     )
-        self._environment = environment
+        self._environment = found
         whom = FIRST if self._uids else None
-        command = [program, "--unshare-all", "--ro-bind", "/usr", "/usr", *_LINKS, "--", "/usr/bin/env"]
+        command = [program, "--unshare-all", "--ro-bind", "/usr", "/usr", *_system_folders(), "--", "/usr/bin/env"]
         tried = _spawn(command, whom, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         complaint = tried.communicate()[1].decode(errors="replace").strip()
         if tried.returncode:
@@ -119,24 +119,23 @@ class BubblewrapEngine:
             await asyncio.to_thread(_let_go, lease, group)
             raise
 
-    async def _open(self, environment: Environment, lease: Lease | None, group: Group | None) -> "BubblewrapChannel":
+    async def _open(self, found: Environment, lease: Lease | None, group: Group | None) -> "BubblewrapChannel":
         with ExitStack() as closing:
             ours, theirs = socket.socketpair()
             closing.callback(theirs.close)
             complaints = closing.enter_context(tempfile.TemporaryFile())
-            contents = {f"/opt/adlatus/{name}": program for name, program in inside.programs().items()} | _USERS
-            files = {path: _memory_file(closing, path, content) for path, content in contents.items()}
+            files = {path: _memory_file(closing, path, content) for path, content in _USERS.items()}
             limits = [f"nproc={_NPROC}", "core=0", f"fsize={512 * MEGABYTE}", "nofile=1024"]
             if group is None:
                 limits.append(f"as={_ADDRESS_SPACE}")
-            command = ["/bin/sh", "-c", _WAIT_AND_START, "sh", *_arguments(environment, files), "--", *START, *limits]
+            command = ["/bin/sh", "-c", _WAIT_AND_START, "sh", *_arguments(found, files), "--", *START, *limits]
             try:
                 popen = _spawn(
                     command,
                     lease.uid if lease else None,
-                    stdin=theirs,
-                    stdout=theirs,
-                    stderr=complaints,
+                    stdin=theirs.fileno(),
+                    stdout=theirs.fileno(),
+                    stderr=complaints.fileno(),
                     pass_fds=list(files.values()),
                 )
                 kept = os.dup(complaints.fileno())
@@ -220,19 +219,19 @@ def _let_go(lease: Lease | None, group: Group | None) -> None:
         lease.release()
 
 
-_LINKS = tuple(
-    argument
-    for name in ("bin", "sbin", "lib", "lib64", "lib32")
-    if Path("/", name).exists()
-    for argument in (
-        ("--symlink", f"usr/{name}", f"/{name}")
-        if Path("/", name).is_symlink()
-        else ("--ro-bind", f"/{name}", f"/{name}")
-    )
-)
+def _system_folders() -> list[str]:
+    """The folders beside /usr that programs expect, mostly links into it."""
+    arguments = []
+    for name in ("bin", "sbin", "lib", "lib64", "lib32"):
+        folder = Path("/", name)
+        if folder.is_symlink():
+            arguments += ["--symlink", f"usr/{name}", f"/{name}"]
+        elif folder.exists():
+            arguments += ["--ro-bind", f"/{name}", f"/{name}"]
+    return arguments
 
 
-def _arguments(environment: Environment, files: dict[str, int]) -> list[str]:
+def _arguments(found: Environment, files: dict[str, int]) -> list[str]:
     """bubblewrap's own: a world of read-only programs, empty folders in memory, and nothing else."""
 
     def memory(folder: str, megabytes: int) -> list[str]:
@@ -241,10 +240,11 @@ def _arguments(environment: Environment, files: dict[str, int]) -> list[str]:
     return [
         *("bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--uid", str(UID), "--gid", str(UID)),
         *("--hostname", "sandbox", "--die-with-parent", "--as-pid-1", "--new-session", "--cap-drop", "ALL"),
-        *("--clearenv", "--setenv", "PATH", "/usr/bin:/bin", "--ro-bind", "/usr", "/usr", *_LINKS),
+        *("--clearenv", "--setenv", "PATH", "/usr/bin:/bin", "--ro-bind", "/usr", "/usr", *_system_folders()),
         *(argument for path in _NO_NETWORK_NEEDED for argument in ("--ro-bind-try", path, path)),
-        *(argument for need in environment.needs for argument in ("--ro-bind", str(need), str(need))),
-        *("--ro-bind", str(environment.folder), "/opt/py", "--proc", "/proc", "--dev", "/dev"),
+        *(() if found.base.is_relative_to("/usr") else ("--ro-bind", str(found.base), str(found.base))),
+        *("--ro-bind", str(found.python), "/opt/py", "--ro-bind", str(found.programs), "/opt/adlatus"),
+        *("--proc", "/proc", "--dev", "/dev"),
         *memory("/dev/shm", 64),  # noqa: S108 - inside
         *memory("/tmp", 64),  # noqa: S108
         *memory("/mnt/data", 512),
@@ -255,7 +255,7 @@ def _arguments(environment: Environment, files: dict[str, int]) -> list[str]:
 
 
 def _memory_file(closing: ExitStack, name: str, content: bytes) -> int:
-    """A descriptor from which bubblewrap reads the content: the file's own path may be closed to its user."""
+    """A descriptor from which bubblewrap reads the content of a file that only the sandbox has."""
     fd = os.memfd_create(Path(name).name)
     closing.callback(os.close, fd)
     os.write(fd, content)
@@ -264,21 +264,15 @@ def _memory_file(closing: ExitStack, name: str, content: bytes) -> int:
 
 
 def _spawn(
-    command: Sequence[str],
-    uid: int | None,
-    *,
-    stdin: socket.socket | int,
-    stdout: socket.socket | int,
-    stderr: object,
-    pass_fds: Sequence[int] = (),
+    command: Sequence[str], uid: int | None, *, stdin: int, stdout: int, stderr: int, pass_fds: Sequence[int] = ()
 ) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(  # noqa: S603 - our own command
         command,
         cwd="/",
         env=_ENVIRONMENT,
-        stdin=stdin,  # type: ignore[arg-type] - has a fileno(), as all that is wanted
-        stdout=stdout,  # type: ignore[arg-type]
-        stderr=stderr,  # type: ignore[call-overload]
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
         pass_fds=pass_fds,
         start_new_session=True,
         user=uid,

@@ -15,12 +15,13 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import docker
-import requests
 import structlog
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, ImageNotFound, NotFound
+from docker.models.containers import Container
+from docker.types import LogConfig, Ulimit
 
-from adlatus.backends.sandbox.engine import SandboxLostError, SandboxUnavailableError
-from adlatus.backends.sandbox.inside import PREPARE, START, UID
+from adlatus.backends.sandbox.engine import PREPARE, START, UID, SandboxLostError, SandboxUnavailableError
+from adlatus.backends.sandbox.image import ENGINE_ERRORS
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +33,6 @@ _TIMEOUT_S = 30
 _THREADS = 16
 _MOST_WAITING = 4 * MEGABYTE
 _HEADER, _STDERR = 8, 2
-_ERRORS = (DockerException, requests.exceptions.RequestException, OSError)
 
 Value = TypeVar("Value")
 
@@ -61,11 +61,11 @@ def _options(runtime: str | None) -> dict[str, Any]:
             "/home/sandbox": f"size=16m,nr_inodes=2k,noexec,{mine}",
         },
         "ulimits": [
-            docker.types.Ulimit(name="nofile", soft=1024, hard=1024),
-            docker.types.Ulimit(name="core", soft=0, hard=0),
-            docker.types.Ulimit(name="fsize", soft=512 * MEGABYTE, hard=512 * MEGABYTE),
+            Ulimit(name="nofile", soft=1024, hard=1024),
+            Ulimit(name="core", soft=0, hard=0),
+            Ulimit(name="fsize", soft=512 * MEGABYTE, hard=512 * MEGABYTE),
         ],
-        "log_config": docker.types.LogConfig(type="none"),  # all that is said would be copied to the host's disk
+        "log_config": LogConfig(type="none"),  # all that is said would be copied to the host's disk
         "auto_remove": True,
         "stdin_open": True,
         "tty": False,
@@ -83,7 +83,7 @@ class DockerEngine:
         self._instance = instance
         self._runtime = runtime
         self._threads = ThreadPoolExecutor(_THREADS, "adlatus-docker")
-        self._client: Any = None
+        self._client: docker.DockerClient | None = None
         shared = "A container shares the kernel of the engine's machine: a hole in that kernel is a way out."
         vm = "For code of strangers use a runtime with a kernel of its own (ADLATUS_SANDBOX_RUNTIME=runsc)."
         self.lacks: tuple[str, ...] = () if runtime and runtime != "runc" else (shared, vm)
@@ -92,21 +92,21 @@ class DockerEngine:
         """Raise `SandboxUnavailableError` if no engine answers or it has not got the image."""
         await self._run(self._check)
 
-    def _check(self) -> None:
+    def _check(self) -> docker.DockerClient:
         if self._client is None:
             self._client = docker.from_env(timeout=_TIMEOUT_S)
         self._client.ping()
         self._client.images.get(self._image)
+        return self._client
 
     async def open(self) -> "DockerChannel":
         return await self._run(self._open)
 
     def _open(self) -> "DockerChannel":
-        if self._client is None:
-            self._check()
+        client = self._client or self._check()
         name = f"adlatus-sandbox-{secrets.token_hex(6)}"
         labels = {APP: "adlatus", INSTANCE: self._instance, CREATED: str(int(time.time()))}
-        container = self._client.containers.create(
+        container = client.containers.create(
             self._image, entrypoint=list(START), command=[], name=name, labels=labels, **_options(self._runtime)
         )
         attached = None
@@ -125,8 +125,8 @@ class DockerEngine:
         return await self._run(self._clean)
 
     def _clean(self) -> int:
-        ours = {"label": [f"{APP}=adlatus", f"{INSTANCE}={self._instance}"]}
-        left = self._client.containers.list(all=True, filters=ours, ignore_removed=True)
+        ours: dict[str, str | list[str] | bool] = {"label": [f"{APP}=adlatus", f"{INSTANCE}={self._instance}"]}
+        left = (self._client or self._check()).containers.list(all=True, filters=ours, ignore_removed=True)
         for container in left:
             _remove(container)
         return len(left)
@@ -141,14 +141,14 @@ class DockerEngine:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except ImageNotFound:
             raise SandboxUnavailableError(f"The Docker engine has no image {self._image}: {PREPARE}.") from None
-        except _ERRORS as error:
+        except ENGINE_ERRORS as error:
             raise SandboxUnavailableError(f"The Docker engine cannot be used: {_reason(error)}") from None
 
 
 class DockerChannel:
     """The attached streams of one container, read by a thread of its own."""
 
-    def __init__(self, name: str, attached: Any, container: Any, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, name: str, attached: Any, container: Container, threads: ThreadPoolExecutor) -> None:
         self.name = name
         self._attached = attached
         self._socket = getattr(attached, "_sock", attached)
@@ -202,7 +202,7 @@ class DockerChannel:
     def _close(self) -> None:
         try:
             _remove(self._container)
-        except _ERRORS as error:
+        except ENGINE_ERRORS as error:
             log.warning("a container cannot be removed", container=self.name, reason=_reason(error))
         finally:
             self._room.set()
@@ -254,7 +254,7 @@ class DockerChannel:
                 loop.call_soon_threadsafe(arrived.set)
 
 
-def _remove(container: Any) -> None:
+def _remove(container: Container) -> None:
     """Kill and remove a container; it may be gone or on its way."""
     try:
         container.remove(force=True)
@@ -269,7 +269,8 @@ def _close_socket(attached: Any) -> None:
     sock = getattr(attached, "_sock", attached)
     with suppress(OSError):
         sock.shutdown(2)
-    for part in (attached, sock, getattr(attached, "_response", None)):
+    parts: list[Any] = [attached, sock, getattr(attached, "_response", None)]
+    for part in parts:
         with suppress(OSError, AttributeError, ValueError):  # some close one another
             part.close()
 

@@ -2,6 +2,11 @@
 
 from typing import Protocol
 
+START = ("/opt/py/bin/python", "-I", "/opt/adlatus/supervisor.py")
+UID = 10001
+"""The user inside, whoever that is outside."""
+PREPARE = "run `adlatus sandbox prepare`"
+
 
 class SandboxUnavailableError(Exception):
     """No sandbox can be had: the message tells the operator what to do. Nothing that was running is affected."""

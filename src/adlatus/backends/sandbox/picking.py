@@ -2,53 +2,47 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import structlog
 
+from adlatus.backends.sandbox import image
 from adlatus.backends.sandbox.bubblewrap import BubblewrapEngine
 from adlatus.backends.sandbox.docker import DockerEngine
 from adlatus.backends.sandbox.engine import Engine, SandboxUnavailableError
 from adlatus.backends.sandbox.pool import Limits, Sandboxes, keep
+from adlatus.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-Choice = Literal["auto", "docker", "bubblewrap", "off"]
 OFF = "The code interpreter is switched off (ADLATUS_SANDBOX=off)."
 
 
-@dataclass(frozen=True)
-class Wish:
-    """What the settings say. `instance` is the same for every start of one server, and no other's."""
-
-    choice: Choice
-    image: str
-    environment: Path
-    instance: str
-    runtime: str | None = None
-
-
-async def pick_engine(wish: Wish) -> Engine:
+async def pick_engine(settings: Settings, instance: str) -> Engine:
     """The engine that is wished for and works. `docker` is never replaced by anything else.
 
-    Raises `SandboxUnavailableError`, which says what to install.
+    `instance` is the same for every start of one server, and no other's. Raises `SandboxUnavailableError`, which says
+    what to install.
     """
-    match wish.choice:
+    match settings.sandbox:
         case "docker":
-            return await _checked(DockerEngine(wish.image, wish.instance, wish.runtime))
+            return await _checked(_docker(settings, instance))
         case "bubblewrap":
-            return await _checked(BubblewrapEngine(wish.environment, wish.instance))
+            return await _checked(BubblewrapEngine(settings.data_dir, instance))
         case "off":
             raise SandboxUnavailableError(OFF)
-    reasons = []
-    for choice in ("docker", "bubblewrap"):
-        try:
-            return await pick_engine(Wish(choice, wish.image, wish.environment, wish.instance, wish.runtime))
-        except SandboxUnavailableError as error:
-            reasons.append(str(error))
-    raise SandboxUnavailableError(" ".join(reasons))
+        case "auto":
+            try:
+                return await _checked(_docker(settings, instance))
+            except SandboxUnavailableError as error:
+                without_docker = str(error)
+            try:
+                return await _checked(BubblewrapEngine(settings.data_dir, instance))
+            except SandboxUnavailableError as error:
+                raise SandboxUnavailableError(f"{without_docker} {error}") from None
+
+
+def _docker(settings: Settings, instance: str) -> DockerEngine:
+    return DockerEngine(image.name(settings), instance, settings.sandbox_runtime)
 
 
 async def _checked(engine: Engine) -> Engine:
@@ -61,9 +55,9 @@ async def _checked(engine: Engine) -> Engine:
 
 
 @asynccontextmanager
-async def open_sandboxes(wish: Wish, limits: Limits | None = None) -> AsyncIterator[Sandboxes]:
+async def open_sandboxes(settings: Settings, instance: str, limits: Limits | None = None) -> AsyncIterator[Sandboxes]:
     """The sandboxes of this server. Raises `SandboxUnavailableError`, which says what to install."""
-    engine = await pick_engine(wish)
+    engine = await pick_engine(settings, instance)
     log.info("sandboxes for code", engine=engine.name, lacks=" ".join(engine.lacks))
     async with keep(engine, limits) as sandboxes:
         yield sandboxes

@@ -1,6 +1,6 @@
 """One sandbox in use: execute code, put and get files. One caller at a time, which `pool` sees to.
 
-Whatever goes wrong with the sandbox closes it for good. While code runs nothing raises: the last event says how it ended.
+Whatever goes wrong with it closes it for good. While code runs nothing raises: the last event tells how it ended.
 """
 
 import asyncio

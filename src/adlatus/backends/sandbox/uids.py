@@ -1,4 +1,4 @@
-"""User ids of this machine for sandboxes, where we are root: one for each, so that none can touch another's processes."""
+"""User ids of this machine for sandboxes, where we are root: one for each, so that none can touch another."""
 
 import fcntl
 import os
