@@ -4,10 +4,12 @@ import json
 import random
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.retrieval.service import Answer, answering
 
 MODEL = "tests-embedding"
 DIMENSIONS = 8
@@ -76,31 +78,13 @@ def embedding_server() -> Iterator[Embeddings]:
     """Run one until the block is left."""
     embeddings = Embeddings()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def respond(_request: BaseHTTPRequestHandler, body: bytes) -> Answer:
+        status, answer = embeddings.answer(json.loads(body)["input"])
+        return status, json.dumps(answer).encode()
 
-        def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            status, body = embeddings.answer(asked["input"])
-            content = json.dumps(body).encode()
-            with suppress(ConnectionError):  # who asked may have been killed
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        embeddings.base_url = f"http://127.0.0.1:{server.server_port}/v1"
+    with answering(respond) as url:
+        embeddings.base_url = f"{url}/v1"
         try:
             yield embeddings
         finally:
             embeddings.release()
-            server.shutdown()
-            thread.join()

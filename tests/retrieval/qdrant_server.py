@@ -7,14 +7,16 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import orjson
 from pydantic import BaseModel
 from qdrant_client import QdrantClient, models
+
+from tests.retrieval.service import Answer, answering
 
 RELEASED_AT_LATEST_S = 60
 
@@ -161,33 +163,12 @@ def qdrant_server() -> Iterator[Qdrant]:
     """Run one until the block is left."""
     qdrant = Qdrant()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def respond(request: BaseHTTPRequestHandler, body: bytes) -> Answer:
+        status, answer = qdrant.answer(request.command, request.path.partition("?")[0], body)
+        return status, orjson.dumps(answer)
 
-        def do_GET(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            status, answer = qdrant.answer(self.command, self.path.partition("?")[0], body)
-            content = orjson.dumps(answer)
-            with suppress(ConnectionError):  # who asked may have been killed
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-        do_POST = do_PUT = do_GET  # noqa: N815
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        qdrant.url = f"http://127.0.0.1:{server.server_port}"
+    with answering(respond) as qdrant.url:
         try:
             yield qdrant
         finally:
             qdrant.release_writes()
-            server.shutdown()
-            thread.join()

@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -38,6 +38,45 @@ class Service:
         return status, content if isinstance(content, bytes) else json.dumps(content).encode()
 
 
+Answer = tuple[int, bytes]
+"""Status and body; status 0 hangs up without an answer."""
+
+
+@contextmanager
+def answering(respond: Callable[[BaseHTTPRequestHandler, bytes], Answer]) -> Iterator[str]:
+    """An HTTP server on a free port that answers what `respond` says to a request and its body; gives its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            status, content = respond(self, self.rfile.read(int(self.headers.get("content-length", 0))))
+            if status == 0:
+                self.close_connection = True
+                return
+            with suppress(ConnectionError):  # who asked may have been killed
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+        do_GET = do_PUT = do_POST  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join(5)
+
+
 @contextmanager
 def running(
     answer: Callable[[int, dict[str, Any]], tuple[int, Any]], path: str = "/v1/embeddings"
@@ -45,35 +84,10 @@ def running(
     """A `Service` that answers at one path, and the endpoint that it is, without the last part of the path."""
     service = Service(answer)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def respond(request: BaseHTTPRequestHandler, body: bytes) -> Answer:
+        assert (request.command, request.path) == ("POST", path)
+        service.headers.append(dict(request.headers))
+        return service.handle(json.loads(body))
 
-        def do_POST(self) -> None:
-            assert self.path == path
-            service.headers.append(dict(self.headers))
-            status, content = service.handle(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            if status == 0:
-                self.close_connection = True
-                return
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
-        yield (
-            service,
-            Endpoint("theirs", f"http://127.0.0.1:{server.server_port}{path.rpartition('/')[0]}", set_by=SET_BY),
-        )
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+    with answering(respond) as url:
+        yield service, Endpoint("theirs", url + path.rpartition("/")[0], set_by=SET_BY)

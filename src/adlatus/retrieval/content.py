@@ -7,6 +7,7 @@ from adlatus.errors import Unavailable
 from adlatus.resources import Resources
 from adlatus.store import vector_store_files as rows
 from adlatus.store.db import Row
+from adlatus.store.leases import chunks_key
 from adlatus.wire.common import Json
 from adlatus.wire.vector_stores import FileStatus
 
@@ -15,8 +16,8 @@ ATTEMPTS = 20
 
 
 def key_of(row: Row) -> str:
-    """Under what the index has the chunks of a file. `FileLease.key` is the same."""
-    return f"{row['id']}.{row['seq']}.{row['attempt']}"
+    """Under what the index has the chunks of a file that can be searched."""
+    return chunks_key(row["id"], row["seq"], row["attempt"])
 
 
 async def texts(resources: Resources, row: Row) -> AsyncIterator[str]:

@@ -33,15 +33,25 @@ async def sweep(resources: Resources) -> None:
     """Empty expired stores, then delete all chunks that are due. Raises `Unavailable`."""
     while expired := await vector_stores.empty_expired(resources.database):
         log.info("vector stores expired", stores=expired)
-    while due := await vector_stores.loose(resources.database, BATCH):
-        for store_id, key in due:
-            await resources.index.delete(store_id, key or None)
-            await vector_stores.forget(resources.database, store_id, key)
+    while await _delete_due(resources):
+        pass
+
+
+async def _delete_due(resources: Resources) -> int:
+    """Delete chunks that are due, `BATCH` keys at most; gives how many there were."""
+    due = await vector_stores.loose(resources.database, BATCH)
+    for store_id, key in due:
+        await resources.index.delete(store_id, key or None)
+        await vector_stores.forget(resources.database, store_id, key)
+    return len(due)
 
 
 async def sweep_soon(resources: Resources) -> None:
-    """Sweep now if that works; what does not is swept later. For who has just deleted something."""
+    """Delete what is due now if that works, but no more than a batch: the rest is swept later.
+
+    For who has just deleted something, and must not wait for all that others have.
+    """
     try:
-        await sweep(resources)
+        await _delete_due(resources)
     except Unavailable as error:
         log.warning("chunks are deleted later", error=error.message)

@@ -109,8 +109,13 @@ class FileLease:
 
     @property
     def key(self) -> str:
-        """Under what the index has the chunks of this attempt. The triggers of the migration make the same."""
-        return f"{self.file_id}.{self.seq}.{self.attempt}"
+        """Under what the index has the chunks of this attempt."""
+        return chunks_key(self.file_id, self.seq, self.attempt)
+
+
+def chunks_key(file_id: str, seq: int, attempt: int) -> str:
+    """Under what the index has the chunks of an attempt on a file. The triggers of the migration make the same."""
+    return f"{file_id}.{seq}.{attempt}"
 
 
 def new_claim(owner: str, *, searches: bool = True) -> Claim:

@@ -2,14 +2,11 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Text, select
-
 from adlatus.errors import FileNotFound, no_file_to_attach
 from adlatus.store import files as file_rows
 from adlatus.store import rows, vector_store_files, vector_stores
-from adlatus.store.db import Connection, Row, Transaction, param
-from adlatus.store.tables import threads, unix_now
-from adlatus.store.tables import vector_stores as store_table
+from adlatus.store.db import Connection, Row, Transaction
+from adlatus.store.tables import threads
 from adlatus.wire.common import Json, ToolResources
 from adlatus.wire.messages import CreateMessageRequest
 from adlatus.wire.threads import CreateToolResources
@@ -55,9 +52,9 @@ async def take_attachments(tx: Transaction, thread: Row, requests: Sequence[Crea
     project_id, resources = thread["project_id"], dict(thread["tool_resources"])
     if worked_with:
         await _check_files(tx, project_id, worked_with)
-        before = resources.get("code_interpreter", {}).get("file_ids", [])
+        before = resources.pop("code_interpreter", {}).get("file_ids", [])
         listed = {"file_ids": list(dict.fromkeys([*before, *worked_with]))}
-        resources = {"code_interpreter": listed} | resources | {"code_interpreter": listed}
+        resources = {"code_interpreter": listed, **resources}  # in the order in which they are always shown
     if searched:
         store_id = await _store_of(tx, project_id, resources)
         await vector_store_files.attach(tx, project_id, store_id, attaching(searched, None))
@@ -90,14 +87,7 @@ async def _check_files(connection: Connection, project_id: str, file_ids: Sequen
 
 async def _store_of(tx: Transaction, project_id: str, resources: Json) -> str:
     """The store of a thread; a new one in place of none, or of one that is gone or has expired."""
-    for store_id in store_ids(resources):
-        if await tx.fetch_row(_USABLE, by_id=store_id, project_id=project_id):
+    for store_id, state in (await vector_stores.states(tx, project_id, store_ids(resources))).items():
+        if not state["expired"]:
             return store_id
     return await vector_stores.add(tx, project_id, metadata={}, expires_after_days=vector_stores.THREAD_STORE_DAYS)
-
-
-_USABLE = select(store_table.c.id).where(
-    store_table.c.id == param("by_id", Text()),
-    store_table.c.project_id == param("project_id", Text()),
-    (store_table.c.expires_at.is_(None)) | (store_table.c.expires_at > unix_now),
-)

@@ -123,11 +123,17 @@ async def hold(tx: Transaction, project_id: str, store_id: str) -> None:
     refuse_expired(row)
 
 
+async def states(connection: Connection, project_id: str, store_ids: Sequence[str]) -> dict[str, Row]:
+    """Those of some stores that are there, by their ids, each with whether it has `expired`."""
+    if not store_ids:
+        return {}
+    found = await connection.fetch(_STATES, by_ids=list(store_ids), project_id=project_id)
+    return {row["id"]: row for row in found}
+
+
 async def usable(connection: Connection, project_id: str, store_ids: Sequence[str]) -> None:
     """Raise `NotFound` or `InvalidRequest` for the first of some stores that is not there or has expired."""
-    if not store_ids:
-        return
-    found = {row["id"]: row for row in await connection.fetch(_USABLE, by_ids=list(store_ids), project_id=project_id)}
+    found = await states(connection, project_id, store_ids)
     for store_id in store_ids:
         if store_id not in found:
             raise not_found(NOUN, store_id)
@@ -173,7 +179,7 @@ _HOLD = (
     .where(vector_stores.c.id == param("by_id", Text()), vector_stores.c.project_id == param("project_id", Text()))
     .with_for_update(key_share=True)
 )
-_USABLE = select(vector_stores.c.id, _expired).where(
+_STATES = select(vector_stores.c.id, _expired).where(
     vector_stores.c.id == func.any(param("by_ids", ARRAY(Text()))),
     vector_stores.c.project_id == param("project_id", Text()),
 )
