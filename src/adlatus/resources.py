@@ -28,6 +28,9 @@ from adlatus.backends.postgres import embedded_postgres
 from adlatus.backends.relay import Relay
 from adlatus.backends.rerank import Reranker, open_reranker
 from adlatus.backends.routing import LOCAL, Endpoint, Route, Routing
+from adlatus.backends.sandbox.engine import SandboxUnavailableError
+from adlatus.backends.sandbox.picking import open_sandboxes
+from adlatus.backends.sandbox.pool import Sandboxes
 from adlatus.backends.upstreams import Clients, open_clients
 from adlatus.backends.vectors.edge import identity, open_edge
 from adlatus.backends.vectors.elsewhere import ElsewhereIndex
@@ -72,7 +75,8 @@ class Resources:
 
     `embedder` is None where there is none: then files are found by their words only. `local_model` is there if it was
     fetched, whatever files are indexed with.
-    `project_by_key` is by the key's SHA-256, and empty where no key is wanted. `report` says for people what was
+    `project_by_key` is by the key's SHA-256, and empty where no key is wanted. `sandboxes` is None where code cannot be
+    executed; `sandbox_problem` says why. `report` says for people what was
     picked, and how to pick something else.
     """
 
@@ -90,6 +94,8 @@ class Resources:
     local_model: LocalModel | None
     metrics: Metrics
     project_by_key: Mapping[bytes, str]
+    sandboxes: Sandboxes | None
+    sandbox_problem: str
     report: tuple[tuple[str, str, str], ...]
 
 
@@ -125,6 +131,7 @@ async def open_resources(settings: Settings, metrics: Metrics, *, has_folder: bo
         metrics.embeddings_available.set(embedder is not None)
         if embedder is None:
             log.warning("no embedding model: files are found by their words only", advice=EMBEDDINGS_ADVICE)
+        sandboxes, sandbox_problem = await _open_sandboxes(stack, settings)
         report = (
             ("data folder", str(settings.data_dir), "--data-dir or ADLATUS_DATA_DIR"),
             ("database", database_report, "ADLATUS_DATABASE_URL"),
@@ -132,7 +139,7 @@ async def open_resources(settings: Settings, metrics: Metrics, *, has_folder: bo
             ("storage", blobs.shown, "ADLATUS_STORAGE_URL"),
             ("index", index_report, "ADLATUS_QDRANT_URL"),
             ("embeddings", _embeddings_report(embedder), _EMBEDDING_SETTINGS),
-            ("tools", "functions, file_search; stored, not run yet: code_interpreter", ""),
+            ("code", sandboxes.engine if sandboxes else f"none: {sandbox_problem}", "ADLATUS_SANDBOX"),
             ("keys", _keys_report(settings), "ADLATUS_API_KEYS"),
         )
         yield Resources(
@@ -150,6 +157,8 @@ async def open_resources(settings: Settings, metrics: Metrics, *, has_folder: bo
             local_model,
             metrics,
             _project_by_key(settings),
+            sandboxes,
+            sandbox_problem,
             report,
         )
 
@@ -201,6 +210,14 @@ async def _open_index(
         return ElsewhereIndex(ELSEWHERE), "in the data folder of another server: no file search in this process"
     embedded = open_edge(folder, when_needed=True)
     return await stack.enter_async_context(embedded), "embedded Qdrant, in the data folder"
+
+
+async def _open_sandboxes(stack: AsyncExitStack, settings: Settings) -> tuple[Sandboxes | None, str]:
+    """Where code is executed; where there is nothing, why."""
+    try:
+        return await stack.enter_async_context(open_sandboxes(settings, f"server-{os.getpid()}")), ""
+    except SandboxUnavailableError as error:
+        return None, str(error)
 
 
 async def _owned(database: Database, index_id: str, *, embedded: bool) -> bool:

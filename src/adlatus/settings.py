@@ -144,6 +144,9 @@ class Settings(BaseSettings):
         str | None,
         Field(description="OCI runtime of Docker's sandboxes, such as `runsc` (gVisor); unset: the engine's own"),
     ] = None
+    code_timeout_s: Annotated[
+        float, Field(gt=0, le=3600, description="Seconds that one call of the code interpreter may take")
+    ] = 120.0
     api_keys: Annotated[
         str | None,
         Field(description="Bearer keys, comma-separated, each `key` or `key:project`; unset: loopback without keys"),

@@ -122,7 +122,13 @@ def counted(prompt: str, said: str, model: str = "gpt-4o") -> Json:
 
 def _said(delta: Json) -> Iterator[str]:
     for part in delta["content"]:
-        yield part["refusal"] if part["type"] == "refusal" else part["text"]["value"]
+        match part["type"]:
+            case "refusal":
+                yield part["refusal"]
+            case "image_file":
+                yield f"<{part['image_file']['file_id'][:5]}>"
+            case _:
+                yield part["text"]["value"]
 
 
 def _called(delta: Json) -> Iterator[str]:
@@ -130,6 +136,11 @@ def _called(delta: Json) -> Iterator[str]:
         if call["type"] == "function":
             function = call["function"]
             yield (f"; {function['name']} " if "name" in function else "") + function["arguments"]
+        elif call["type"] == "code_interpreter":
+            code = call["code_interpreter"]
+            yield (f"; {call['type']} " if "id" in call else "") + code.get("input", "")
+            for output in code.get("outputs", ()):
+                yield f" -> {output['logs']}" if output["type"] == "logs" else " -> image"
         else:
             yield f"; {call['type']}"
 

@@ -237,13 +237,19 @@ def _calling(items: list[Any] | None = None, **run: Any) -> Json:
 
 
 def test_functions_are_offered_strict_only_where_they_are() -> None:
-    tools = [{"type": "code_interpreter"}, F, G]
     plain = {"type": "function", "function": {"name": "g", "parameters": {}}}
-    assert _calling(tools=tools) == {"tools": [F, plain]}
+    assert _calling(tools=[F, G]) == {"tools": [F, plain]}
 
 
-def test_without_functions_nothing_is_said_of_tools() -> None:
-    assert _calling(tools=[{"type": "code_interpreter"}], tool_choice="required", parallel_tool_calls=False) == {}
+def test_without_tools_nothing_is_said_of_them() -> None:
+    assert _calling(tools=[], tool_choice="required", parallel_tool_calls=False) == {}
+
+
+def test_the_code_interpreter_is_a_function_with_a_free_name() -> None:
+    taken = {"type": "function", "function": {"name": "code_interpreter", "parameters": {}}}
+    called = _calling(tools=[{"type": "code_interpreter"}, taken], tool_choice={"type": "code_interpreter"})
+    assert [tool["function"]["name"] for tool in called["tools"]] == ["code_interpreter", "code_interpreter_2"]
+    assert called["tool_choice"] == {"type": "function", "function": {"name": "code_interpreter_2"}}
 
 
 def test_the_choice_of_none_offers_nothing() -> None:

@@ -133,8 +133,8 @@ def _items(run_id: str, steps: Iterable[tuple[Json, Row | None]], *, hosted: boo
 
 
 def _calls(run_id: str, message_id: str | None, details: Json, *, hosted: bool) -> list[Calls]:
-    """The calls of a step that have outputs, as the one item that they are; of functions alone unless `hosted`."""
-    called = [call for call in details.get("tool_calls", ()) if hosted or call["type"] == "function"]
+    """The calls of a step that have outputs, as the one item that they are; without searches unless `hosted`."""
+    called = [call for call in details.get("tool_calls", ()) if hosted or call["type"] in statements.LASTING]
     calls = tuple(function for call in called if (function := tools.as_function(call)))
     return [Calls(run_id, calls, message_id)] if calls else []
 
@@ -146,7 +146,6 @@ def _of_run(rows: Sequence[Row]) -> list[Row | Calls]:
         return list(rows)
     by_id = {row["id"]: row for row in rows}
     messages = (by_id.get(step.get("message_creation", {}).get("message_id")) for step in steps)
-    # What an earlier run has found its messages tell, and may be found again
     return _items(rows[0]["run_id"], zip(steps, messages, strict=True), hosted=False)
 
 

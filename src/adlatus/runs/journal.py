@@ -41,7 +41,8 @@ class LeaseLost(Exception):  # noqa: N818
 class Loaded:
     """A run as its executor finds it: its earlier steps, oldest first, and the seconds until it expires.
 
-    `began` says whether it may have asked the model before. The vector stores are those of its assistant.
+    `began` says whether it may have asked the model before. The vector stores, and the files for the code interpreter,
+    are those of its assistant.
     """
 
     run: Run
@@ -49,6 +50,7 @@ class Loaded:
     left_s: int
     began: bool
     vector_store_ids: tuple[str, ...]
+    code_file_ids: tuple[str, ...]
 
     @property
     def used(self) -> Usage:
@@ -59,6 +61,17 @@ class Loaded:
     def calls(self) -> list[Json]:
         """The calls of earlier turns, as their steps have them."""
         return [call for step in self.steps for call in step["step_details"].get("tool_calls", ())]
+
+    @property
+    def new_images(self) -> list[str]:
+        """The images that code has shown since the last message of the run, which the next one begins with."""
+        images: list[str] = []
+        for step in self.steps:
+            if step["type"] == "message_creation":
+                images = []
+            else:
+                images += tools.images(step["step_details"]["tool_calls"])
+        return images
 
 
 @dataclass(frozen=True)
@@ -73,14 +86,14 @@ class Journal:
     """The writes of one executor on one run. Methods raise `LeaseLost` and `IllegalMove`, having changed nothing.
 
     `turn` is the turn of the model that is being written, `asked` what it answers, `carried_out` what its step keeps
-    of calls that were carried out here, by their ids. A write that has begun is finished even if the task is cancelled
+    of calls that are carried out here, by their ids, as far as it has come. A write that has begun is finished even if the task is cancelled
     meanwhile.
     """
 
     def __init__(self, lease: Lease, database: Database, events: EventLog) -> None:
         self.turn = Turn()
         self.asked: Asked | None = None
-        self.carried_out: Mapping[str, Json] = {}
+        self.carried_out: dict[str, Json] = {}
         self.project_id = lease.project_id
         self.thread_id = lease.thread_id
         self._lease = lease
@@ -90,7 +103,7 @@ class Journal:
         self._used = NOTHING_USED
         self._include: Collection[str] = ()
         self._message: telling.OpenMessage | None = None
-        self._calls: wire.CallDeltas | None = None
+        self._calls: telling.OpenCalls | None = None
 
     async def load(self) -> Loaded:
         """The run, what it has done so far, and how much time it has left."""
@@ -101,7 +114,8 @@ class Journal:
         steps = await self._database.fetch(statements.STEPS, the_run=self._lease.run_id) if begun else []
         ended = [step for step in steps if step["status"] != StepStatus.IN_PROGRESS]
         stores = tuple(tool_resources.store_ids(row["tool_resources"]))
-        loaded = Loaded(Run.of(row), ended, row["left_s"], begun, stores)
+        of_code = tuple(tool_resources.code_file_ids(row["tool_resources"]))
+        loaded = Loaded(Run.of(row), ended, row["left_s"], begun, stores, of_code)
         self._used, self._include = loaded.used, row["include"]
         return loaded
 
@@ -122,7 +136,7 @@ class Journal:
                     frames = self._tell(frames)
                     await to_the_end(self._turn_to_calls())
                 assert self._calls
-                frames += telling.of_call(self._calls, piece, self.turn.tool(piece.index))
+                frames += self._calls.frames(piece, self.turn.tool(piece.index))
             else:
                 if self._message is None:
                     frames = self._tell(frames)
@@ -130,6 +144,16 @@ class Journal:
                 assert self._message
                 frames.append(self._message.frame(piece))
         self._tell(frames)
+
+    def hear_out(self) -> None:
+        """The model has ended: code that could not be told while it was written is told."""
+        if self._calls:
+            self._tell(self._calls.rest(self.turn.calls))
+
+    def say_output(self, place: int, number: int, output: Json) -> None:
+        """The code of the call at a place has more output: it is streamed, not committed."""
+        assert self._calls, "code is executed in a step of calls"
+        self._tell([self._calls.output(place, number, output)])
 
     async def complete_calls(self) -> None:
         """All calls of the turn were carried out here: their step is completed, and another turn may begin."""
@@ -182,8 +206,14 @@ class Journal:
         if row is None:
             raise LeaseLost
         step, message = RunStep.of(_part(row, "step.")), Message.of(_part(row, "message."))
-        self._tell([*telling.opened("thread.run.step", step), *telling.opened("thread.message", message)])
-        self._message = telling.OpenMessage(message_id)
+        self._message = telling.OpenMessage(message_id, self.turn.images)
+        self._tell(
+            [
+                *telling.opened("thread.run.step", step),
+                *telling.opened("thread.message", message),
+                *self._message.images(),
+            ]
+        )
 
     async def _turn_to_calls(self) -> None:
         """Open the step of the turn's calls. One step at a time: the message that came before is completed.
@@ -198,7 +228,7 @@ class Journal:
             row = await tx.fetch_row(statements.OPEN_CALLS, **self._held, step_id=step_id)
         assert row is not None, "the lease is held"
         self._tell([*frames, *telling.opened("thread.run.step", RunStep.of(row))])
-        self._message, self._calls = None, wire.CallDeltas(step_id)
+        self._message, self._calls = None, telling.OpenCalls(step_id)
 
     async def _complete_calls(self) -> None:
         async with self._database.transaction() as tx:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, assert_never
@@ -30,8 +30,8 @@ from adlatus.runs.endings import (
 from adlatus.runs.journal import Asked, Journal, LeaseLost, Loaded
 from adlatus.runs.lifecycle import IllegalMove
 from adlatus.runs.shield import to_the_end
-from adlatus.runs.tools import file_search
-from adlatus.runs.turn import Turn
+from adlatus.runs.tools import file_search, workspace
+from adlatus.runs.turn import NO_FILES, Turn
 from adlatus.store.leases import Interruption, Lease
 from adlatus.telemetry import Metrics
 from adlatus.wire.common import NOTHING_USED, Json, LastError
@@ -203,7 +203,7 @@ async def _attempt(lease: Lease, resources: Resources, journal: Journal) -> Endi
 
 async def _converse(loaded: Loaded, resources: Resources, journal: Journal) -> Last:
     """Ask the model, and again for as long as it calls hosted tools only."""
-    if tools.toolbox(loaded.run).hosted and not loaded.steps:
+    if tools.toolbox(loaded.run).searches and not loaded.steps:
         await file_search.settled(resources, journal.project_id, journal.thread_id)
     while True:
         asked = await _ask(loaded, resources, journal)
@@ -235,7 +235,8 @@ async def _ask(loaded: Loaded, resources: Resources, journal: Journal) -> Questi
 
     Does nothing and stops where the run's budget does not allow another question.
     """
-    run, left = loaded.run, budget.left(loaded.run, loaded.used)
+    left = budget.left(loaded.run, loaded.used)
+    run, made = await _with_files(loaded, resources, journal)
     if left.completion_tokens == 0:
         return Stop(OUT_OF_TOKENS)
     if tools.rounds(run, [step["step_details"] for step in loaded.steps]) >= tools.MOST_ROUNDS:
@@ -254,11 +255,25 @@ async def _ask(loaded: Loaded, resources: Resources, journal: Journal) -> Questi
         taken_ids={call["id"] for call in loaded.calls} | _call_ids(items),
         toolbox=tools.toolbox(run),
         passages=tools.passages(loaded.calls),
+        files=made,
+        images=loaded.new_images,
     )
     journal.asked = Asked(route.model, request)
     await _listen(resources, route, request, journal)
     await _account(journal, resources.metrics)
     return Question(route, shown.must, sum(message["role"] != "system" for message in request["messages"]))
+
+
+async def _with_files(loaded: Loaded, resources: Resources, journal: Journal) -> tuple[Run, Mapping[str, str]]:
+    """The run as the model is told of it, with the files that code can work with; those that code has written."""
+    run = loaded.run
+    if not tools.toolbox(run).executes_code:
+        return run, NO_FILES
+    given = await workspace.given_to(resources, journal.project_id, journal.thread_id, loaded.code_file_ids)
+    if given:
+        instructions = "\n\n".join(filter(None, (run.instructions, workspace.told(given))))
+        run = run.model_copy(update={"instructions": instructions})
+    return run, (await workspace.earlier_of(resources.database, journal.thread_id)).made
 
 
 async def _use_tools(loaded: Loaded, asked: Question, resources: Resources, journal: Journal) -> None:
@@ -275,13 +290,16 @@ async def _use_tools(loaded: Loaded, asked: Question, resources: Resources, jour
         journal.project_id,
         journal.thread_id,
         loaded.vector_store_ids,
+        loaded.code_file_ids,
         model=route.model,
         window=route.context_window or budget.DEFAULT_WINDOW,
         # Half of what may be had besides: the thread wants some, too, and another search may follow
         room_tokens=max((window_left - must) // 2 // len(calls), LEAST_ROOM),
         position=tools.position(asked.chat_messages, loaded.calls),
+        carried_out=journal.carried_out,
+        say_output=journal.say_output,
     )
-    journal.carried_out = await tools.carry_out(work, calls)
+    await tools.carry_out(work, calls)
 
 
 async def _listen(resources: Resources, route: Route, request: Json, journal: Journal) -> None:
@@ -294,6 +312,7 @@ async def _listen(resources: Resources, route: Route, request: Json, journal: Jo
                     heard = True
                 await journal.say(new)
     await journal.say(turn.finish())
+    journal.hear_out()
 
 
 async def _account(journal: Journal, metrics: Metrics) -> None:

@@ -1,15 +1,19 @@
 """One turn of a model as a fold over its chunks. Pure."""
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Literal, TypeGuard
 
 from adlatus.runs.calls import Argued, Call, Called, Calls, text_of
 from adlatus.runs.citations import Citations, Cited, Passages
+from adlatus.runs.links import Links
 from adlatus.runs.thinking import Thinking
 from adlatus.runs.tools import NOTHING, Tool, Toolbox
 from adlatus.wire.common import CachedTokens, Json, ReasoningTokens, Usage
-from adlatus.wire.messages import text_content
+from adlatus.wire.messages import image_content, text_content
+
+NO_FILES: Mapping[str, str] = MappingProxyType({})
 
 FinishReason = Literal["stop", "length", "content_filter"]
 Part = Literal["text", "refusal"]
@@ -31,7 +35,8 @@ class Turn:
 
     However an answer is cut into chunks, and chunks into batches, the turn is the same. Pieces, put together, are the
     turn's own text, refusal and calls: what is held back is in neither. Where there are `passages`, be they none,
-    markers are found in the text; else every bracket is text.
+    markers are found in the text; else every bracket is text. Links to `files` are found, which are ids by paths of
+    the sandbox. A message begins with `images`, which are ids of files.
     """
 
     def __init__(
@@ -41,12 +46,17 @@ class Turn:
         taken_ids: Collection[str] = (),
         toolbox: Toolbox = NOTHING,
         passages: Passages | None = None,
+        files: Mapping[str, str] = NO_FILES,
+        images: Sequence[str] = (),
     ) -> None:
         self.finish_reason: FinishReason | None = None
         self.usage: Usage | None = None
+        self.images = tuple(images)
         self._toolbox = toolbox
         self._calls = Calls(most_calls, taken_ids)
         self._citations = None if passages is None else Citations(passages)
+        self._links = Links(files) if files else None
+        self._annotations: list[Json] = []
         self._thinking = Thinking()
         self._parts: dict[Part, list[str]] = {}
 
@@ -83,15 +93,17 @@ class Turn:
     @property
     def content(self) -> list[Json]:
         """The parts of the message, none if nothing was said."""
-        annotations = self._citations.annotations if self._citations else ()
-        return [
-            text_content(self.text, annotations) if part == "text" else {"type": "refusal", "refusal": self.refusal}
+        images = [image_content(file_id) for file_id in self.images]
+        return images + [
+            text_content(self.text, self._annotations)
+            if part == "text"
+            else {"type": "refusal", "refusal": self.refusal}
             for part in self._parts
         ]
 
     def part_index(self, part: Part) -> int:
         """The place of a part in the content, which does not change once a piece of it was given."""
-        return list(self._parts).index(part)
+        return len(self.images) + list(self._parts).index(part)
 
     def fold(self, chunks: Iterable[Json]) -> list[Piece]:
         """Add chunks; returns the pieces that they brought, in order."""
@@ -148,18 +160,24 @@ class Turn:
         """More of the text, as far as it need not be held back."""
         if not text:
             return []
-        if self._citations is None:
+        if self._citations is None and self._links is None:
             return [self._say("text", text)]
-        return self._kept(self._citations.filter(text))
+        cited: list[str | Cited] = self._citations.filter(text) if self._citations else [text]
+        return self._kept(self._links.filter(cited) if self._links else cited)
 
     def _end_of_text(self) -> list[str | Cited]:
         """What was held back of the text, which goes on no more."""
-        return self._kept(self._citations.finish()) if self._citations else []
+        cited = self._citations.finish() if self._citations else []
+        return self._kept([*self._links.filter(cited), *self._links.finish()] if self._links else cited)
 
     def _kept(self, pieces: list[str | Cited]) -> list[str | Cited]:
-        for piece in pieces:
-            self._say("text", piece if isinstance(piece, str) else piece.text)
-        return pieces
+        return [self._say("text", piece) if isinstance(piece, str) else self._annotated(piece) for piece in pieces]
+
+    def _annotated(self, piece: Cited) -> Cited:
+        """A marker or a link, with the number that its annotation has in the text."""
+        self._say("text", piece.text)
+        self._annotations.append(piece.annotation)
+        return replace(piece, index=len(self._annotations) - 1)
 
     def _say(self, part: Part, text: str) -> str:
         self._parts.setdefault(part, []).append(text)

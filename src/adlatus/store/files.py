@@ -54,6 +54,12 @@ async def get(connection: Connection, project_id: str, file_id: str) -> Row:
     return row
 
 
+async def several(connection: Connection, project_id: str, file_ids: list[str]) -> dict[str, Row]:
+    """The rows of those of the files that are there and have not expired, by their ids."""
+    rows_found = await connection.fetch(_SEVERAL, keys=file_ids, project_id=project_id)
+    return {row["id"]: row for row in rows_found}
+
+
 async def page(connection: Connection, page: Page, project_id: str, purpose: str | None) -> tuple[list[Row], bool]:
     """The files of a page, and whether more follow. Raises `FileNotFound` where the cursor is none."""
     try:
@@ -144,6 +150,7 @@ async def forget(connection: Connection, keys: list[str]) -> None:
 _keys = param("keys", ARRAY(Text()))
 _key = (literal("files/") + files.c.id).label("key")  # as `key_of` says
 _GET = select(live).where(live.c.id == param("by_id", Text()), live.c.project_id == param("project_id", Text()))
+_SEVERAL = select(live).where(live.c.id == func.any(_keys), live.c.project_id == param("project_id", Text()))
 _EXPIRE_AFTER = (
     update(files)
     .where(files.c.id == param("by_id", Text()))

@@ -33,11 +33,16 @@ from adlatus.store.tables import messages, run_steps
 from adlatus.wire.messages import MessageStatus
 from adlatus.wire.steps import StepStatus, tool_calls
 
+LASTING = ("function", "code_interpreter")
+"""The calls of earlier runs that a model is shown. What those have found their messages tell, and may be found again;
+but what code has defined stays.
+"""
+
 _called = func.json_array_elements(run_steps.c.step_details["tool_calls"]).table_valued("value")
-_calls_functions = exists(
+_calls_lastingly = exists(
     select(literal(1))
     .select_from(_called)
-    .where(run_steps.c.type == "tool_calls", cast(_called.c.value, JSON)["type"].as_string() == "function")
+    .where(run_steps.c.type == "tool_calls", cast(_called.c.value, JSON)["type"].as_string().in_(LASTING))
 )
 
 Order = Literal["newest first", "oldest first"]
@@ -111,13 +116,13 @@ def _steps_of(run_id: ColumnElement[str]) -> ScalarSelect[Any]:
 
     A step without any is empty: what the hosted tools of earlier runs have found is large, and not shown again.
     """
-    details = case((or_(run_steps.c.type == "message_creation", _calls_functions), run_steps.c.step_details))
+    details = case((or_(run_steps.c.type == "message_creation", _calls_lastingly), run_steps.c.step_details))
     nothing = literal(tool_calls([]), JSON)
     in_order = aggregate_order_by(func.coalesce(details, nothing), run_steps.c.created_at, run_steps.c.seq)
     return (
         select(func.json_agg(in_order))
         .where(run_steps.c.run_id == run_id, _told)
-        .having(func.bool_or(_calls_functions))
+        .having(func.bool_or(_calls_lastingly))
         .scalar_subquery()
     )
 

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Text,
     and_,
     case,
+    column,
     delete,
     func,
     insert,
@@ -27,7 +28,7 @@ from adlatus.store.tables import ENDED, messages, run_steps, runs, unix_now
 from adlatus.wire.common import NOTHING_USED
 from adlatus.wire.messages import IncompleteReason, MessageStatus
 from adlatus.wire.runs import RunStatus
-from adlatus.wire.steps import StepStatus, tool_calls
+from adlatus.wire.steps import ASKED, StepStatus, tool_calls
 
 _held = and_(runs.c.id == param("the_run", Text()), runs.c.lease_token == param("the_token", Text()))
 
@@ -51,6 +52,20 @@ STEPS = (
     .order_by(run_steps.c.created_at, run_steps.c.seq)
 )
 """The steps of a run, in their order."""
+
+_call = func.json_array_elements(run_steps.c.step_details["tool_calls"]).table_valued(column("value", JSON))
+_made = _call.c.value[ASKED]["made"]
+MADE = (
+    select(_made.label("made"))
+    .select_from(run_steps.join(_call, literal(True)))
+    .where(
+        run_steps.c.thread_id == param("the_thread", Text()),
+        run_steps.c.type == "tool_calls",
+        _made.as_string().is_not(None),
+    )
+    .order_by(run_steps.c.created_at, run_steps.c.seq)
+)
+"""What code has written in a thread, a row for each call that was executed, oldest first: file ids by paths."""
 
 OVERDUE = (
     select(runs)

@@ -77,6 +77,12 @@ async def vector_store_ids(connection: Connection, thread_id: str) -> list[str]:
     return tool_resources.store_ids(row["tool_resources"]) if row else []
 
 
+async def code_file_ids(connection: Connection, thread_id: str) -> list[str]:
+    """The files that a thread has for the code interpreter; none where it is gone."""
+    row = await connection.fetch_row(_RESOURCES, the_thread=thread_id)
+    return tool_resources.code_file_ids(row["tool_resources"]) if row else []
+
+
 async def lock(tx: Transaction, project_id: str, thread_id: str) -> Row:
     """The thread's row, locked: who adds to a thread takes turns. Raises `NotFound`."""
     return await rows.get_locked(tx, threads, "thread", thread_id, project_id=project_id)

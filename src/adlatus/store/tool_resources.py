@@ -19,6 +19,12 @@ def store_ids(tool_resources: Json) -> list[str]:
     return ids
 
 
+def code_file_ids(tool_resources: Json) -> list[str]:
+    """The files for the code interpreter among tool resources."""
+    ids: list[str] = tool_resources.get("code_interpreter", {}).get("file_ids", [])
+    return ids
+
+
 async def kept(tx: Transaction, project_id: str, request: ToolResources | None, *, days: int | None = None) -> Json:
     """Tool resources as their owner keeps them: the stores of the helper are made, those that are named are there.
 
@@ -52,7 +58,8 @@ async def take_attachments(tx: Transaction, thread: Row, requests: Sequence[Crea
     project_id, resources = thread["project_id"], dict(thread["tool_resources"])
     if worked_with:
         await _check_files(tx, project_id, worked_with)
-        before = resources.pop("code_interpreter", {}).get("file_ids", [])
+        before = code_file_ids(resources)
+        resources.pop("code_interpreter", None)
         listed = {"file_ids": list(dict.fromkeys([*before, *worked_with]))}
         resources = {"code_interpreter": listed, **resources}  # in the order in which they are always shown
     if searched:

@@ -64,6 +64,13 @@ class RefusalDeltas:
         return frame("thread.message.delta", compact(delta))
 
 
+def image_delta(message_id: str, index: int, file_id: str) -> bytes:
+    """The frame of a part that is an image. *Source* of its shape: the schema."""
+    part = {"index": index, "type": "image_file", "image_file": {"file_id": file_id, "detail": "auto"}}
+    delta = {"id": message_id, "object": "thread.message.delta", "delta": {"content": [part]}}
+    return frame("thread.message.delta", compact(delta))
+
+
 class CallDeltas:
     """Builds the `thread.run.step.delta` frames of a step that calls tools.
 
@@ -89,6 +96,15 @@ class CallDeltas:
     def whole(self, index: int, call: Json) -> bytes:
         """The frame of a call that is told at once."""
         return self._frame({"index": index, **call})
+
+    def code(self, index: int, code: str) -> bytes:
+        """The frame that adds to the code of a call. *Source*: a recorded delta."""
+        return self._frame({"index": index, "type": "code_interpreter", "code_interpreter": {"input": code}})
+
+    def output(self, index: int, number: int, output: Json) -> bytes:
+        """The frame that begins the output of that number of a call, or adds to its logs."""
+        outputs = [{"index": number, **output}]
+        return self._frame({"index": index, "type": "code_interpreter", "code_interpreter": {"outputs": outputs}})
 
     def _frame(self, call: object) -> bytes:
         return self._prefix + compact(call) + self._suffix

@@ -147,6 +147,22 @@ def file_citation(marker: str, start: int, file_id: str, quote: str) -> Json:
     }
 
 
+def file_path(link: str, start: int, file_id: str) -> Json:
+    """The annotation of a link to a file that code has written. *Source*: the schema, the guides."""
+    return {
+        "type": "file_path",
+        "text": link,
+        "start_index": start,
+        "end_index": start + len(link),
+        "file_path": {"file_id": file_id},
+    }
+
+
+def image_content(file_id: str) -> Json:
+    """An image part of an assistant's message."""
+    return {"type": "image_file", "image_file": {"file_id": file_id, "detail": "auto"}}
+
+
 # --- What the server answers
 
 

@@ -15,7 +15,9 @@ EXTRA = "extra_content"
 """Under this name a model's own notes on a call are kept with it, for the model alone."""
 
 ASKED = "asked"
-"""Under this name what the model asked of a hosted tool is kept with the call: name, arguments, position."""
+"""Under this name what the model asked of a hosted tool is kept with the call: name, arguments, and what tells it
+again what came of it.
+"""
 
 _HIDDEN = (EXTRA, ASKED)
 _OF_CONTENT = ("content", "page_from", "page_to")
@@ -102,6 +104,21 @@ def file_search_call(call_id: str, ranking_options: Json, results: list[Json]) -
     """A call of the file search in a step's details, and whole in the one delta that tells of it."""
     search = {"ranking_options": ranking_options, "results": results}
     return {"id": call_id, "type": "file_search", "file_search": search}
+
+
+def code_interpreter_call(call_id: str, code: str, outputs: list[Json]) -> Json:
+    """A call of the code interpreter in a step's details, and without code and outputs in the delta that begins it."""
+    return {"id": call_id, "type": "code_interpreter", "code_interpreter": {"input": code, "outputs": outputs}}
+
+
+def logs(text: str) -> Json:
+    """An output of code that is text."""
+    return {"type": "logs", "logs": text}
+
+
+def image(file_id: str) -> Json:
+    """An output of code that is an image."""
+    return {"type": "image", "image": {"file_id": file_id}}
 
 
 def function_call(call_id: str, name: str, arguments: str, extra: Json | None = None) -> Json:

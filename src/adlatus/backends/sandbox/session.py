@@ -46,6 +46,8 @@ class Sandbox:
         self._is_executing = False
         self.is_lost = False
         self.names: set[str] = set()
+        self.is_fresh = True
+        """Whether nobody has put files into it yet; its user says so."""
         self.replaces_lost = False
         """Whether the thread had another one before, which is gone with its variables and files."""
 

@@ -11,7 +11,8 @@ from typing import assert_never
 
 from adlatus.runs.calls import Call
 from adlatus.runs.citations import Passage
-from adlatus.runs.tools import file_search
+from adlatus.runs.tools import code_interpreter, file_search
+from adlatus.runs.tools.code_interpreter import CodeInterpreter
 from adlatus.runs.tools.file_search import FileSearch
 from adlatus.runs.tools.work import ToolFailed as ToolFailed
 from adlatus.runs.tools.work import Work as Work
@@ -30,7 +31,8 @@ class NotOffered:
     offered: tuple[str, ...]
 
 
-Tool = FileSearch | NotOffered
+Hosted = FileSearch | CodeInterpreter
+Tool = Hosted | NotOffered
 """What carries out a call here."""
 
 
@@ -39,7 +41,7 @@ class Toolbox:
     """What a model is offered: the client's functions, and hosted tools by the names under which it knows them."""
 
     functions: Sequence[Json] = ()
-    hosted: Mapping[str, FileSearch] = field(default_factory=dict)
+    hosted: Mapping[str, Hosted] = field(default_factory=dict)
 
     def tool(self, name: str) -> Tool | None:
         """What carries out a call of that name; None where the client does."""
@@ -50,7 +52,17 @@ class Toolbox:
     @property
     def schemas(self) -> list[Json]:
         """The tools as a chat request has them."""
-        return [*map(_schema, self.functions), *(file_search.schema(name) for name in self.hosted)]
+        return [*map(_schema, self.functions), *(_offer(name, tool) for name, tool in self.hosted.items())]
+
+    @property
+    def searches(self) -> bool:
+        """Whether the file search is among the tools."""
+        return _has(self.hosted, FileSearch)
+
+    @property
+    def executes_code(self) -> bool:
+        """Whether the code interpreter is among the tools."""
+        return _has(self.hosted, CodeInterpreter)
 
     def choice(self, choice: str | Json) -> str | Json | None:
         """A run's `tool_choice` as a chat request has it; None where it forces nothing."""
@@ -70,21 +82,41 @@ def toolbox(run: Run) -> Toolbox:
     if run.tool_choice == "none":
         return NOTHING
     functions = [tool["function"] for tool in run.tools if tool["type"] == "function"]
-    search = next((tool for tool in run.tools if tool["type"] == "file_search"), None)
-    if search is None:
-        return Toolbox(functions)
-    name = _free(file_search.NAME, {function["name"] for function in functions})
-    return Toolbox(functions, {name: FileSearch.of(search)})
+    taken = {function["name"] for function in functions}
+    hosted: dict[str, Hosted] = {}
+    for tool in run.tools:  # of two entries of a type the first counts
+        match tool["type"]:
+            case "file_search" if not _has(hosted, FileSearch):
+                hosted[_free(file_search.NAME, taken)] = FileSearch.of(tool)
+            case "code_interpreter" if not _has(hosted, CodeInterpreter):
+                hosted[_free(code_interpreter.NAME, taken)] = CodeInterpreter()
+    return Toolbox(functions, hosted)
+
+
+def _has(hosted: Mapping[str, Hosted], kind: type[Hosted]) -> bool:
+    return any(isinstance(tool, kind) for tool in hosted.values())
 
 
 def _free(name: str, taken: set[str]) -> str:
     return name if name not in taken else next(free for n in count(2) if (free := f"{name}_{n}") not in taken)
 
 
-def _type(tool: FileSearch) -> str:
+def _type(tool: Hosted) -> str:
     match tool:
         case FileSearch():
             return "file_search"
+        case CodeInterpreter():
+            return "code_interpreter"
+        case _:
+            assert_never(tool)
+
+
+def _offer(name: str, tool: Hosted) -> Json:
+    match tool:
+        case FileSearch():
+            return file_search.schema(name)
+        case CodeInterpreter():
+            return code_interpreter.schema(name)
         case _:
             assert_never(tool)
 
@@ -102,6 +134,8 @@ def pending(call: Call, tool: Tool | None) -> Json:
     match tool:
         case FileSearch():
             return file_search.pending(call.id, tool)
+        case CodeInterpreter():
+            return code_interpreter.pending(call.id, call.arguments)
         case NotOffered() | None:
             return function_call(call.id, call.name, call.arguments, call.extra)
         case _:
@@ -110,8 +144,11 @@ def pending(call: Call, tool: Tool | None) -> Json:
 
 def as_function(call: Json) -> Json | None:
     """A call of a step's details as the model knows it, a function with its output; None as long as it has none."""
-    if call["type"] == "file_search":
-        return file_search.as_function(call)
+    match call["type"]:
+        case "file_search":
+            return file_search.as_function(call)
+        case "code_interpreter":
+            return code_interpreter.as_function(call)
     return call if call["function"]["output"] is not None else None
 
 
@@ -121,6 +158,12 @@ def passages(calls: Iterable[Json]) -> dict[tuple[int, int], Passage] | None:
     return {numbers: passage for found in searched for numbers, passage in found.items()} if searched else None
 
 
+def images(calls: Iterable[Json]) -> list[str]:
+    """The images that calls have shown, as files."""
+    shown = [code_interpreter.images(call) for call in calls if call["type"] == "code_interpreter"]
+    return [file_id for found in shown for file_id in found]
+
+
 def position(chat_messages: int, earlier: Iterable[Json]) -> int:
     """The position of the first call of a turn that answers so many messages; the others have the numbers after it.
 
@@ -128,7 +171,7 @@ def position(chat_messages: int, earlier: Iterable[Json]) -> int:
     *Source*: recorded runs; the rule is inferred. A position is never used again in a run, even if of the thread less
     is shown than before.
     """
-    taken: list[int] = [call[ASKED]["position"] for call in earlier if ASKED in call]
+    taken: list[int] = [call[ASKED]["position"] for call in earlier if "position" in call.get(ASKED, ())]
     return max(chat_messages + 3, max(taken, default=0) + 1)
 
 
@@ -139,27 +182,29 @@ def rounds(run: Run, steps: Iterable[Json]) -> int:
     return sum(any(call["type"] != "function" or not clients for call in calls) for calls in called)
 
 
-async def carry_out(work: Work, calls: Sequence[tuple[int, Call, Tool]]) -> dict[str, Json]:
+async def carry_out(work: Work, calls: Sequence[tuple[int, Call, Tool]]) -> None:
     """Carry out calls of one turn, all at once; their places among its calls come with them.
 
-    Returns what the step keeps of each, by its id. Raises `ToolFailed`, and `InvalidRequest` where what is searched
-    cannot be searched any more; the others are cancelled then.
+    The work keeps what comes of each. Raises `ToolFailed`, and `InvalidRequest` where what is searched cannot be
+    searched any more; the others are cancelled then.
     """
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = {call.id: group.create_task(_carry_out(work, place, call, tool)) for place, call, tool in calls}
+            for place, call, tool in calls:
+                group.create_task(_carry_out(work, place, call, tool))
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from failed
-    return {call_id: task.result() for call_id, task in tasks.items()}
 
 
-async def _carry_out(work: Work, place: int, call: Call, tool: Tool) -> Json:
+async def _carry_out(work: Work, place: int, call: Call, tool: Tool) -> None:
     match tool:
         case FileSearch():
-            return await file_search.carry_out(work, place, call, tool)
+            work.carried_out[call.id] = await file_search.carry_out(work, place, call, tool)
+        case CodeInterpreter():
+            await code_interpreter.carry_out(work, place, call)
         case NotOffered(names):
             told = f"There is no function {call.name}. You may call: {', '.join(names)}."
             kept = pending(call, tool)
-            return {**kept, "function": {**kept["function"], "output": told}}
+            work.carried_out[call.id] = {**kept, "function": {**kept["function"], "output": told}}
         case _:
             assert_never(tool)
