@@ -7,6 +7,7 @@ JSON object per line; standard output and error are pipes of their own.
 
 import base64
 import ctypes
+import errno
 import json
 import os
 import resource
@@ -16,6 +17,7 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -168,6 +170,7 @@ def _text(value: object) -> str:
 
 def preload(shell: Any) -> None:
     """Import what most sessions use, so that a forked worker has it at once."""
+    warnings.filterwarnings("ignore", "To exit: use", UserWarning)  # IPython's advice for people at a terminal
     with suppress(OSError):  # fonts that were looked through when this Python was made
         shutil.copytree(os.path.join(sys.prefix, "share", "matplotlib"), os.environ["MPLCONFIGDIR"], dirs_exist_ok=True)
     for module in _PRELOADED:
@@ -208,7 +211,18 @@ def work(shell: Any, answers: Answers, requests: int) -> None:
                 with suppress(BaseException):
                     sys.stdout.flush()
                 os._exit(0)
+            if not _can_open_files():
+                os._exit(1)  # the next cell gets another worker
             answers.send(event="end", id=request["id"], ok=went_well)
+
+
+def _can_open_files() -> bool:
+    """Whether the session has descriptors left: without any, not even a traceback can be made."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno != errno.EMFILE
+    return True
 
 
 def become_worker(shell: Any, answers: Answers, channel: socket.socket, fds: list[int]) -> None:

@@ -215,7 +215,7 @@ ATTACKS = [
         r"\[killed\]",
         timeout_s=1,
     ),
-    _attack("a call that does not return", "2 ** (10 ** 11)", r"\[(killed|died|error)\]|MemoryError", timeout_s=1),
+    _attack("a call that does not return", "sum(range(10**13))", r"restarted.*\n\[killed\]", timeout_s=1),
     _attack(
         "stops itself",
         "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)",
@@ -320,7 +320,7 @@ ATTACKS = [
         FDS
         + "import time\n"
         + "for fd in fds:\n"
-        + "    try: os.write(fd, b'{\"event\":\"end\",\"id\":\"no such\",\"ok\":true}\\n')\n"
+        + '    try: os.write(fd, b\'{"event":"end","id":"no such","ok":true}\\n\')\n'
         + "    except OSError: pass\n"
         + "print('after')",
         r"after\n\[ok\]",
@@ -396,8 +396,8 @@ ATTACKS = [
         "looks into process 1",
         """
         import os
-        for path in ("/proc/1/mem", "/proc/1/environ", "/proc/1/maps", "/proc/1/fd/0", "/proc/1/cwd/x", "/proc/1/root/x"):
-            try: open(path, "rb").read(1); print("BREACH", path)
+        for path in ("mem", "environ", "maps", "fd/0", "cwd/x", "root/x"):
+            try: open("/proc/1/" + path, "rb").read(1); print("BREACH", path)
             except OSError as error: print(type(error).__name__)
         """,
         r"(PermissionError\n){5}",
@@ -425,13 +425,11 @@ ATTACKS = [
         "reads what is not its own",
         """
         import os
-        for path in ("/etc/shadow", "/root", "/var/lib/adlatus", "/home/root", "/var/run/docker.sock", "/run/docker.sock",
-                     "/proc/kcore", "/dev/kmsg", "/dev/mem", "/dev/vda", "/dev/sda", "/sys/firmware/dmi"):
+        for path in ("/etc/shadow", "/root", "/var/lib/adlatus", "/home/root", "/var/run/docker.sock",
+                     "/run/docker.sock", "/proc/kcore", "/dev/kmsg", "/dev/mem", "/dev/vda", "/dev/sda",
+                     "/sys/firmware/dmi"):
             try:
-                os.listdir(path) if os.path.isdir(path) else open(path, "rb").read(1)
-                if os.path.isdir(path) and not os.listdir(path): continue
-                if path == "/proc/kcore": continue
-                print("BREACH", path)
+                if os.listdir(path) if os.path.isdir(path) else open(path, "rb").read(1): print("BREACH", path)
             except OSError: pass
         print("looked")
         """,
@@ -440,7 +438,7 @@ ATTACKS = [
     ),
     _attack(
         "secrets in the environment",
-        "import os; print(sorted(n for n in os.environ if 'KEY' in n or 'TOKEN' in n or 'ADLATUS' in n or 'DOCKER' in n))",
+        "import os, re; print([name for name in os.environ if re.search('KEY|TOKEN|ADLATUS|DOCKER|PASS', name)])",
         r"^\[\]\n",
         survives=True,
     ),
@@ -461,7 +459,8 @@ ATTACKS = [
     _attack(
         "writes outside of its folders",
         """
-        for folder in ("/", "/etc", "/usr/bin", "/run", "/opt/adlatus", "/opt/py/bin", "/var/tmp", "/dev", "/mnt", "/proc/sys/kernel"):
+        for folder in ("/", "/etc", "/usr/bin", "/run", "/opt/adlatus", "/opt/py/bin", "/var/tmp", "/dev", "/mnt",
+                       "/proc/sys/kernel"):
             try: open(folder + "/x", "w"); print("BREACH", folder)
             except OSError: print("no")
         """,
@@ -495,7 +494,7 @@ ATTACKS = [
     ),
     _attack(
         "safe from the OOM killer",
-        "open('/proc/self/oom_score_adj', 'w').write('-1000')",
+        "import os; os.write(os.open('/proc/self/oom_score_adj', os.O_WRONLY), b'-1000')",
         r"PermissionError",
         survives=True,
     ),
@@ -514,19 +513,22 @@ ATTACKS = [
     ),
     _attack(
         "programs with the rights of others",
-        "import subprocess\nfor c in (['su', '-c', 'id'], ['mount', '-t', 'tmpfs', 'x', '/tmp'], ['passwd', '-d', 'root']):\n"
-        "    try: print(subprocess.run(c, capture_output=True, stdin=subprocess.DEVNULL).returncode != 0)\n"
-        "    except OSError: print(True)",
+        """
+        import subprocess
+        for command in ("su -c id", "mount -t tmpfs x /tmp", "passwd -d root"):
+            try: print(subprocess.run(command.split(), capture_output=True, stdin=subprocess.DEVNULL).returncode != 0)
+            except OSError: print(True)
+        """,
         r"True\nTrue\nTrue",
         survives=True,
     ),
-    _attack("device nodes", "import os; os.mknod('/mnt/data/disk', 0o60600, os.makedev(254, 0))", r"Error", survives=True),
+    _attack(
+        "device nodes", "import os; os.mknod('/mnt/data/disk', 0o60600, os.makedev(254, 0))", r"Error", survives=True
+    ),
     # --- Calls of the kernel
     _attack(
         "namespaces and mounts",
-        CALL
-        + _SYSCALLS
-        + "print(call(272, 0x10000000), call(272, 0x20000), call(308, 0, 0), call(165, 0, 0, 0, 0, 0),"
+        CALL + _SYSCALLS + "print(call(272, 0x10000000), call(272, 0x20000), call(308, 0, 0), call(165, 0, 0, 0, 0, 0),"
         "call(155, 0, 0), call(161, b'/tmp'), call(428, -100, b'/', 1), call(430, b'tmpfs', 0))",
         r"^(EPERM ?){8}\n",
         survives=True,
@@ -539,14 +541,17 @@ ATTACKS = [
     ),
     _attack(
         "what kernels were broken by",
-        CALL
-        + _SYSCALLS
-        + "print(call(321, 0, 0, 0), call(298, 0, 0, -1, -1, 0), call(323, 0), call(250, 0, 0), call(248, 0, 0, 0, 0, 0),"
-        "call(425, 8, 0), call(246, 0, 0, 0, 0), call(175, 0, 0, 0), call(304, 0, 0, 0))",
+        CALL + _SYSCALLS + "print(call(321, 0, 0, 0), call(298, 0, 0, -1, -1, 0), call(323, 0), call(250, 0, 0), "
+        "call(248, 0, 0, 0, 0, 0), call(425, 8, 0), call(246, 0, 0, 0, 0), call(175, 0, 0, 0), call(304, 0, 0, 0))",
         r"^(EPERM ?){9}\n",
         survives=True,
     ),
-    _attack("calls newer than the filter", CALL + _SYSCALLS + "print(call(500), call(0x40000000 + 39))", r"ENOSYS ENOSYS", survives=True),
+    _attack(
+        "calls newer than the filter",
+        CALL + _SYSCALLS + "print(call(500), call(0x40000000 + 39))",
+        r"ENOSYS ENOSYS",
+        survives=True,
+    ),
     _attack(
         "32-bit calls",
         """

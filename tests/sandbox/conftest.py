@@ -138,7 +138,7 @@ def engine_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def new_engine(loop: Loop, engine_name: str) -> Callable[[], Engine]:
     """Makes engines, each with an instance of its own unless one is named; whoever makes one closes it."""
-    settings = Settings(data_dir=MACHINE_DATA_DIR, sandbox=engine_name)  # type: ignore[arg-type]
+    settings = Settings(data_dir=MACHINE_DATA_DIR, sandbox=engine_name)
 
     def make(instance: str = "") -> Engine:
         try:

@@ -49,7 +49,9 @@ def bystanders(loop: Loop, sandboxes: Sandboxes, tmp_path_factory: pytest.TempPa
 def test_an_attack_harms_its_own_session_at_most(attack: Attack, thread: Thread, bystanders: Bystanders) -> None:
     assert thread.run("own = 'kept'; open('own.txt', 'w').write('kept')").done.status == "ok"
     told = thread.run(attack.code, attack.timeout_s)
-    expected = attack.otherwise.get(thread.sandboxes.engine, attack.seen)
+    has_groups = not any("control groups" in sentence for sentence in thread.sandboxes.lacks)
+    patterns = attack.otherwise if has_groups else attack.otherwise | {"bubblewrap": attack.otherwise.get("no cgroup")}
+    expected = patterns.get(thread.sandboxes.engine) or attack.seen
     assert re.search(expected, told.all), told.all[-3000:]
     assert "BREACH" not in told.all, told.all[-3000:]
     after = thread.run("print(open('/mnt/data/own.txt').read(), globals().get('own'))", 10)

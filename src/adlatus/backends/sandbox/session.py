@@ -5,7 +5,7 @@ Whatever goes wrong with it closes it for good. While code runs nothing raises: 
 
 import asyncio
 import base64
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from contextlib import suppress
 
 import structlog
@@ -91,7 +91,7 @@ class Sandbox:
 
     # --- Code
 
-    async def execute(self, code: str, *, timeout_s: float) -> AsyncIterator[Event]:
+    async def execute(self, code: str, *, timeout_s: float) -> AsyncGenerator[Event]:
         """Execute code and tell what happens; `Done` is the last event, also where the sandbox is lost meanwhile.
 
         Use it within `contextlib.aclosing`: leaving it early, or cancelling, interrupts the code and waits for its end.
@@ -160,7 +160,7 @@ class Sandbox:
         await self._answer(put_id, "put_ok", "put", first=first, data="", names=list(names))
         self.names.update(names)
 
-    async def get(self, path: str, *, max_bytes: int) -> AsyncIterator[bytes]:
+    async def get(self, path: str, *, max_bytes: int) -> AsyncGenerator[bytes]:
         """The content of a file. Raises `SandboxFileError` (ENOENT, ELOOP, EINVAL, EFBIG, EACCES), `SandboxLostError`.
 
         Leaving it early destroys the sandbox, which is still sending: read to the end.
