@@ -1,6 +1,5 @@
 """Assistants that execute code, as tests see them: a server whose model plays a script, in front of real sandboxes."""
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,8 +42,8 @@ def interpreting(
 ) -> Iterator[Server]:
     """A server whose model plays these exchanges, with sandboxes of an engine of this machine."""
     with tempfile.TemporaryDirectory(prefix="adlatus-tests-") as data_dir:
-        os.chmod(data_dir, 0o755)  # noqa: S103 - the users of sandboxes have to get in
-        os.symlink(MACHINE_DATA_DIR / "sandbox", f"{data_dir}/sandbox")
+        Path(data_dir).chmod(0o755)  # the users of sandboxes have to get in
+        Path(data_dir, "sandbox").symlink_to(MACHINE_DATA_DIR / "sandbox")
         settings |= {"sandbox": engine, "data_dir": Path(data_dir)}
         with scripted(loop, database_url, folder, exchanges, **settings) as server:
             if server.resources.sandboxes is None:

@@ -36,7 +36,10 @@ Json = dict[str, Any]
 SOLVE = "from sympy import symbols, solve\nx = symbols('x')\nprint(solve(3 * x + 11 - 14, x))"
 PLOT = "import matplotlib.pyplot as plt\nplt.plot([1, 2, 3])\nplt.show()"
 THREE = "\n".join(f"plt.figure(); plt.bar(['a', 'b'], [{n}, 2]); plt.show()" for n in (1, 2, 3)) + "\nprint('three')"
-WRITE = "import csv\nwith open('/mnt/data/squares.csv', 'w') as f:\n    csv.writer(f).writerows([[n, n * n] for n in range(5)])"
+WRITE = (
+    "import csv\nfile = open('/mnt/data/squares.csv', 'w')\n"
+    + "csv.writer(file).writerows([[n, n * n] for n in range(5)])\nfile.close()"
+)
 LINK = "sandbox:/mnt/data/squares.csv"
 SLOW = "import time\nfor n in range(3):\n    print('line', n, flush=True)\n    time.sleep(0.4)"
 SCRIPT = [
@@ -139,7 +142,7 @@ def test_the_official_sdk_accumulates_code_and_outputs(sdk: OpenAI, http: httpx.
         def on_tool_call_created(self, tool_call: Any) -> None:
             printed.append(f"> {tool_call.type}")
 
-        def on_tool_call_delta(self, delta: Any, snapshot: Any) -> None:
+        def on_tool_call_delta(self, delta: Any, _: Any) -> None:
             if delta.code_interpreter.input:
                 printed.append(delta.code_interpreter.input)
             printed.extend(output.logs for output in delta.code_interpreter.outputs or ())

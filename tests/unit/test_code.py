@@ -21,7 +21,7 @@ def told(arguments: str, cuts: list[int]) -> list[str]:
 
 
 @given(TEXTS, st.booleans(), st.lists(st.integers(0, 300)))
-def test_pieces_are_the_code_wherever_arguments_are_cut(code: str, ascii_only: bool, cuts: list[int]) -> None:  # noqa: FBT001
+def test_pieces_are_the_code_wherever_arguments_are_cut(code: str, ascii_only: bool, cuts: list[int]) -> None:
     arguments = json.dumps({"code": code}, ensure_ascii=ascii_only)
     pieces = told(arguments, cuts)
     assert "".join(pieces) == code == code_in(arguments) == shown(arguments)

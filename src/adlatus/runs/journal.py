@@ -86,8 +86,8 @@ class Journal:
     """The writes of one executor on one run. Methods raise `LeaseLost` and `IllegalMove`, having changed nothing.
 
     `turn` is the turn of the model that is being written, `asked` what it answers, `carried_out` what its step keeps
-    of calls that are carried out here, by their ids, as far as it has come. A write that has begun is finished even if the task is cancelled
-    meanwhile.
+    of calls that are carried out here, by their ids, as far as it has come. A write that has begun is finished even if
+    the task is cancelled meanwhile.
     """
 
     def __init__(self, lease: Lease, database: Database, events: EventLog) -> None:

@@ -136,9 +136,9 @@ class Run(WireObject):
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
-        """The run of a row, which has vector stores that are not shown. *Source*: recorded runs."""
-        shown = {tool: files for tool, files in row["tool_resources"].items() if tool != "file_search"}
-        return super().of({**row, "tool_resources": shown})
+        """The run of a row. Neither vector stores nor an empty list of files are shown. *Source*: recorded runs."""
+        files = row["tool_resources"].get("code_interpreter", {})
+        return super().of({**row, "tool_resources": {"code_interpreter": files} if files.get("file_ids") else {}})
 
 
 def submit_tool_outputs(calls: list[Json]) -> Json:

@@ -3,7 +3,6 @@
 What a step keeps is enough to tell the model again exactly what it was told: `ASKED` has it.
 """
 
-from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -18,7 +17,6 @@ from adlatus.runs import code
 from adlatus.runs.calls import Call
 from adlatus.runs.tools import workspace
 from adlatus.runs.tools.work import ToolFailed, Work
-from adlatus.runs.tools.workspace import Given
 from adlatus.wire import steps
 from adlatus.wire.common import Json, LastError
 from adlatus.wire.steps import ASKED, EXTRA, code_interpreter_call
@@ -124,7 +122,7 @@ async def _execute(sandboxes: Sandboxes, written: str, outcome: "_Outcome") -> N
                 for problem in await workspace.bring(work, sandbox, given, earlier):
                     outcome.log(problem)
                 has_begun = True
-                await _listen(sandbox, written, given, outcome)
+                await _listen(sandbox, written, outcome)
                 return
         except SandboxLostError as error:
             log.warning("a sandbox was lost", reason=str(error), thread_id=work.thread_id)
@@ -135,7 +133,7 @@ async def _execute(sandboxes: Sandboxes, written: str, outcome: "_Outcome") -> N
                 raise SandboxUnavailableError(f"Sandboxes do not last: {error}") from None
 
 
-async def _listen(sandbox: Sandbox, written: str, given: Iterable[Given], outcome: "_Outcome") -> None:
+async def _listen(sandbox: Sandbox, written: str, outcome: "_Outcome") -> None:
     work = outcome.work
     left: tuple[SandboxFile, ...] = ()
     async with aclosing(sandbox.execute(written, timeout_s=work.resources.settings.code_timeout_s)) as events:
