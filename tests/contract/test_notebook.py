@@ -1,6 +1,7 @@
 """The notebook that this project was born from: every code cell is listed, and those that can run do, in order."""
 
 import base64
+import json
 import random
 import re
 import time
@@ -15,18 +16,18 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+import yaml
 from openai import OpenAI
-from pydantic import SecretStr
 from sqlalchemy import text
 
-from adlatus.settings import Settings
-from tests.conftest import Loop, Server, serving
+from tests.conftest import Loop, Server
 from tests.retrieval.documents import pdf
+from tests.runs.coding import interpreting
 
 Json = dict[str, Any]
 
 LISTED: list[Json] = tomllib.loads(Path(__file__).with_name("notebook.toml").read_text("utf-8"))["cell"]
-HOW = ("run", "enabled_by", "never")
+HOW = ("run", "never")
 DEADLINE_S = 20
 
 
@@ -56,8 +57,29 @@ def cells(reference: Path) -> list[str]:
     return cells_of((reference / "assistants-overview-notebook.txt").read_text("utf-8"))
 
 
-SCRIPT = """
+SOLVE = "from sympy import solve, symbols\nx = symbols('x')\nprint(solve(3 * x + 11 - 14, x))"
+CHARTS = """\
+import matplotlib.pyplot as plt
+import pandas as pd
+table = pd.read_csv('/mnt/data/revenue_forecast.csv')
+for kind in ('line', 'bar', 'area'):
+    table.plot(x='month', y='revenue', kind=kind)
+    plt.show()
+table.describe().to_csv('/mnt/data/summary.csv')
+print(kind, len(table))"""
+SUMMARY = "sandbox:/mnt/data/summary.csv"
+SCRIPT = f"""
 exchanges:
+  - expect: {{user: {{contains: solve the equation}}, tool_results: {{code_interpreter: {{contains: "[1]"}}}}}}
+    answer: {{text: "Jane Doe, x is 1."}}
+  - expect: {{user: {{contains: solve the equation}}, tools: [code_interpreter]}}
+    answer: {{tool_calls: [{{name: code_interpreter, arguments: {{code: {json.dumps(SOLVE)}}}}}]}}
+  - expect: {{user: {{contains: 3 data visualizations}}, tool_results: {{code_interpreter: {{contains: area 12}}}}}}
+    answer: {{text: "Three charts, and [a summary]({SUMMARY})."}}
+  - expect: {{user: {{contains: 3 data visualizations}}, tools: [code_interpreter]}}
+    answer: {{tool_calls: [{{name: code_interpreter, arguments: {{code: {json.dumps(CHARTS)}}}}}]}}
+"""
+SCRIPT += """
   - expect: {user: {contains: likelihood}}
     answer:
       tool_calls:
@@ -78,6 +100,7 @@ WEATHER = "It is 57 degrees and will hardly rain."
 
 
 OF_AN_EXPIRED_STORE = 27
+OF_AN_IMAGE = 32
 PAGES = 300
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -146,6 +169,13 @@ class Session:
                 return
             assert time.monotonic() < give_up_at
 
+    def draw(self) -> None:
+        """Run the thread with the table, which no cell does, and remember the first image."""
+        assistant, thread = self.kept[8]["assistant"], self.kept[9]["thread"]
+        self.client.beta.threads.runs.create_and_poll(assistant_id=assistant.id, thread_id=thread.id)
+        drawn = self.client.beta.threads.messages.list(thread.id, order="desc", limit=1).data[0]
+        self.names["image_file_id"] = drawn.content[0].image_file.file_id  # type: ignore[union-attr]
+
     def said(self, thread_id: str) -> list[str]:
         """The texts of the assistant's messages on a thread, oldest first."""
         messages = self.client.beta.threads.messages.list(thread_id, order="asc").data
@@ -158,10 +188,9 @@ def session(
     cells: list[str], loop: Loop, new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Session]:
     """All cells that run have run, in order, on a server without keys, with two environment variables for the SDK."""
-    script = tmp_path_factory.mktemp("script") / "notebook.yaml"
-    script.write_text(SCRIPT, "utf-8")
+    folder, exchanges = tmp_path_factory.mktemp("script"), yaml.safe_load(SCRIPT)["exchanges"]
     with (
-        serving(loop, Settings(database_url=SecretStr(new_database()), rehearsal_script=script)) as server,
+        interpreting(loop, new_database(), folder, "bubblewrap", exchanges) as server,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("OPENAI_BASE_URL", server.base_url)
@@ -173,6 +202,8 @@ def session(
             for entry in LISTED:
                 if entry["index"] == OF_AN_EXPIRED_STORE:
                     expire(server, session.names["vector_store"].id)
+                if entry["index"] == OF_AN_IMAGE:
+                    session.draw()
                 if "run" in entry:
                     session.run(entry["index"], edited(cells[entry["index"] - 1], entry))
             yield session
@@ -195,9 +226,6 @@ def test_every_listed_cell_says_how_it_runs_or_why_not(entry: Json) -> None:
         case "run", "edited":
             assert entry["reason"]
             assert entry["edits"]
-        case "enabled_by", issue:
-            assert issue == "issue 6"
-            assert ("edits" not in entry) or entry["reason"]
         case "never", reason:
             assert len(reason) > 10
         case _:
@@ -210,11 +238,33 @@ def test_every_edit_has_one_place_in_its_cell(cells: list[str]) -> None:
             assert cells[entry["index"] - 1].count(edit["find"]) == 1, edit
 
 
-def test_the_streamed_cell_prints_the_answer_of_the_assistant(session: Session) -> None:
+def test_the_streamed_cell_prints_code_output_and_answer(session: Session) -> None:
     thread = session.kept[4]["thread"]
-    first = session.said(thread.id)[0]
-    assert "rehearsal model" in first
-    assert session.printed[4] == f"\nassistant > {first}"
+    said = "\nassistant > Jane Doe, x is 1."
+    assert session.printed[4] == f"\nassistant > code_interpreter\n\n{SOLVE}\n\noutput >\n\n[1]\n\n{said}"
+    assert session.said(thread.id)[0] == "Jane Doe, x is 1."
+
+
+def test_the_table_becomes_three_charts_and_a_file(session: Session) -> None:
+    client, thread = session.client, session.kept[9]["thread"]
+    [drawn] = client.beta.threads.messages.list(thread.id, order="desc", limit=1).data
+    *charts, text_part = drawn.content
+    assert [part.type for part in charts] == ["image_file"] * 3
+    for chart in charts:
+        assert chart.type == "image_file"
+        assert client.files.content(chart.image_file.file_id).read().startswith(b"\x89PNG\r\n\x1a\n")
+    assert Path("my-image.png").read_bytes() == client.files.content(session.names["image_file_id"]).read()
+    assert text_part.type == "text"
+    [annotation] = text_part.text.annotations
+    assert annotation.type == "file_path"
+    assert annotation.text == SUMMARY
+    assert text_part.text.value[annotation.start_index : annotation.end_index] == SUMMARY
+    assert "mean" in client.files.content(annotation.file_path.file_id).read().decode()
+    [run] = client.beta.threads.runs.list(thread.id).data
+    steps = client.beta.threads.runs.steps.list(run.id, thread_id=thread.id, order="asc").data
+    [called] = steps[0].step_details.tool_calls  # type: ignore[union-attr]
+    assert called.type == "code_interpreter"
+    assert [output.type for output in called.code_interpreter.outputs] == ["image"] * 3 + ["logs"]
 
 
 def test_the_polled_cells_print_the_messages(session: Session) -> None:
