@@ -292,6 +292,7 @@ def limit(arguments: list[str]) -> None:
 def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
     limit(sys.argv[2:])
+    os.nice(19)  # the supervisor comes first, however many processes there are
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # what it holds is not the session's
     filtered = runpy.run_path(os.path.join(os.path.dirname(__file__), "filter.py"))["refuse_dangerous_calls"]()

@@ -9,6 +9,7 @@ import pytest
 from adlatus.backends.sandbox.events import Error, Kind, Notice, Status, Stdout
 from adlatus.backends.sandbox.messages import MAX_TEXT
 from adlatus.backends.sandbox.pool import Sandboxes
+from tests.sandbox import boxes
 from tests.sandbox.conftest import Thread, execute
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -224,8 +225,11 @@ def test_what_runs_on_in_the_background_is_stopped_between_calls(thread: Thread)
         "threading.Thread(target=exec, args=(grow.format('thread'),), daemon=True).start()\n"
         "time.sleep(0.5)"
     )
+    engine, box = thread.sandboxes.engine, thread.box
     before = thread.get("program"), thread.get("thread")
-    time.sleep(0.3)
+    took_s = boxes.processor_s(engine, box)
+    time.sleep(0.5)
+    assert boxes.processor_s(engine, box) - took_s < 0.05
     assert (thread.get("program"), thread.get("thread")) == before
     assert all(before)
     thread.run("time.sleep(0.5)")
