@@ -30,27 +30,49 @@ _ENVIRONMENT = {
 
 
 class Worker:
-    """A forked worker as the supervisor holds it: three pipes to read, one to write requests to."""
+    """A forked worker as the supervisor holds it: three pipes to read, one for requests, and one for receipts.
+
+    The worker waits for a receipt of what it shows, a byte: so nothing that is printed afterwards can come before it.
+    """
 
     def __init__(self) -> None:
         self.pid = 0
         requests, self.requests = os.pipe()
         self.results, results = os.pipe()
+        receipts, self.receipts = os.pipe()
         self.stdout, stdout = os.pipe()
         self.stderr, stderr = os.pipe()
-        self.theirs = [requests, results, stdout, stderr]
+        self.theirs = [requests, results, receipts, stdout, stderr]
         self.streams = {self.stdout: "stdout", self.stderr: "stderr"}
         self.decoders = {fd: codecs.getincrementaldecoder("utf-8")("replace") for fd in self.streams}
         self.line = bytearray()
         self.outgoing = b""
         self.is_ready = False
-        for fd in (self.requests, self.results, *self.streams):
+        for fd in (self.requests, self.results, self.receipts, *self.streams):
             os.set_blocking(fd, False)
 
     def give_away(self) -> None:
         for fd in self.theirs:
             os.close(fd)
         self.theirs = []
+
+    def confirm(self) -> None:
+        """Let it go on after something that it has shown; where it does not wait this does no harm."""
+        with suppress(OSError):
+            os.write(self.receipts, b".")
+
+    def exit_code(self) -> int | None:
+        """How one that has closed its end ended, if it did: a process loses its descriptors a moment before it ends."""
+        give_up_at = time.monotonic() + 0.1
+        while self.pid and time.monotonic() < give_up_at:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.002)
+        return None
 
     def forget(self, fd: int) -> None:
         """Close a stream that all its writers have closed."""
@@ -59,7 +81,7 @@ class Worker:
 
     def close(self) -> None:
         self.give_away()
-        for fd in (self.requests, self.results, *self.streams):
+        for fd in (self.requests, self.results, self.receipts, *self.streams):
             os.close(fd)
 
 

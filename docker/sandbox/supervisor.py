@@ -389,7 +389,7 @@ class Supervisor:
             return
         worker.line += content
         if not content or (b"\n" not in content and len(worker.line) > MAX_LINE):
-            self._worker_is_gone(None)
+            self._worker_is_gone(None if content else worker.exit_code())
             return
         *lines, worker.line = worker.line.split(b"\n") if b"\n" in content else [worker.line]
         for line in lines:
@@ -398,6 +398,8 @@ class Supervisor:
                 self._worker_is_gone(None)
             else:
                 self._hear_worker(worker, message)
+                if message["event"] not in ("ready", "end"):
+                    worker.confirm()
             if worker is not self._worker:
                 return
 

@@ -36,8 +36,8 @@ _speaker = 0
 class Answers:
     """Where results go."""
 
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
+    def __init__(self) -> None:
+        self.fd = self.receipts = -1
         self._images = 0
         self._writing = threading.Lock()
 
@@ -45,7 +45,7 @@ class Answers:
         self._images = 0
 
     def send(self, **message: object) -> None:
-        """Say it, after everything that was printed before. Forked children say nothing."""
+        """Say it, after everything that was printed before and ahead of what follows. Forked children say nothing."""
         if os.getpid() != _speaker:
             return
         for stream in (sys.stdout, sys.stderr):
@@ -55,6 +55,8 @@ class Answers:
         with self._writing, _interrupts_wait():
             while line:
                 line = line[os.write(self.fd, line) :]
+            if message["event"] not in ("ready", "end"):
+                os.read(self.receipts, 1)
 
     def show(self, kind: str, shown: dict[str, Any]) -> None:
         """Say what a display or a result looks like: as one image if it has one, else as text."""
@@ -228,7 +230,7 @@ def _can_open_files() -> bool:
 def become_worker(shell: Any, answers: Answers, channel: socket.socket, fds: list[int]) -> None:
     """The life of a worker, from the fork to its end."""
     global _speaker
-    requests, results, stdout, stderr = fds
+    requests, results, receipts, stdout, stderr = fds
     channel.close()
     os.setsid()  # an interrupt reaches what a cell has started as well
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # debuggers of memory and /proc/self/fd work as usual
@@ -247,7 +249,7 @@ def become_worker(shell: Any, answers: Answers, channel: socket.socket, fds: lis
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # not the numbers of the worker before
     _speaker = os.getpid()
-    answers.fd = results
+    answers.fd, answers.receipts = results, receipts
     work(shell, answers, requests)
 
 
@@ -290,16 +292,17 @@ def limit(arguments: list[str]) -> None:
 def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
     limit(sys.argv[2:])
+    os.nice(19)  # the supervisor comes first, however many processes there are
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # what it holds is not the session's
     filtered = runpy.run_path(os.path.join(os.path.dirname(__file__), "filter.py"))["refuse_dangerous_calls"]()
     os.chdir("/")
-    answers = Answers(-1)
+    answers = Answers()
     shell = make_shell(answers)
     preload(shell)
     channel.send(b"R%d" % filtered)
     while True:
-        asked, fds, _, _ = socket.recv_fds(channel, 1, 4)
+        asked, fds, _, _ = socket.recv_fds(channel, 1, 5)
         if not asked:
             return
         fork_worker(shell, answers, channel, list(fds))

@@ -417,8 +417,8 @@ ATTACKS = [
     ),
     _attack(
         "sees processes of the machine",
-        "import os; print(sorted(int(n) for n in os.listdir('/proc') if n.isdigit())[-1] < 1000)",
-        r"True",
+        "from glob import glob; print({open(path).read().split('\\0')[0] for path in glob('/proc/[0-9]*/cmdline')})",
+        r"^\{'/opt/py/bin/python'\}\n",
         survives=True,
     ),
     _attack(

@@ -19,6 +19,7 @@ from adlatus.settings import Settings
 from tests.conftest import MACHINE_DATA_DIR, Loop, missing
 
 ENGINES = ("docker", "bubblewrap")
+CLEAN = "'find /mnt/data /tmp /dev/shm /home/sandbox -mindepth 1 -not -path /tmp/.* -delete'"
 Value = TypeVar("Value")
 _numbers = itertools.count()
 
@@ -120,6 +121,19 @@ class Thread:
 
         return self.loop.run(box())
 
+    def clean(self) -> None:
+        """Leave the sandbox as if it were new, for the next test; one that cannot be cleaned goes."""
+
+        async def clean() -> bool:
+            async with self.sandboxes.use(self.id) as sandbox:
+                await sandbox.restart()
+                sandbox.names.clear()
+                told = await execute(sandbox, f"import subprocess; subprocess.run({CLEAN}.split()).returncode")
+                return told.results == ["0"] and not await sandbox.files()
+
+        if self.id in self.sandboxes.threads and not self.loop.run(clean(), 120):
+            self.discard()
+
     def discard(self) -> None:
         self.loop.run(self.sandboxes.discard(self.id))
 
@@ -163,22 +177,22 @@ async def _enter(stack: AsyncExitStack, engine: Engine, limits: Limits) -> Sandb
 @pytest.fixture(scope="session")
 def sandboxes(loop: Loop, new_engine: Callable[[], Engine]) -> Iterator[Sandboxes]:
     """The sandboxes that most tests share."""
-    with keeping(loop, new_engine(), Limits(warm=2)) as sandboxes:
+    with keeping(loop, new_engine(), Limits(warm=1)) as sandboxes:
         yield sandboxes
 
 
 @pytest.fixture
 def thread(loop: Loop, sandboxes: Sandboxes) -> Iterator[Thread]:
-    """A thread of this test alone, whose sandbox ends with the test."""
-    thread = Thread(loop, sandboxes, f"thread-{next(_numbers)}")
+    """A thread whose sandbox may have seen other tests, and was restarted and emptied after each."""
+    thread = Thread(loop, sandboxes, "shared")
     yield thread
-    thread.discard()
+    thread.clean()
 
 
 @pytest.fixture
-def other_thread(loop: Loop, sandboxes: Sandboxes) -> Iterator[Thread]:
-    """Another one on the same engine."""
-    thread = Thread(loop, sandboxes, f"other-{next(_numbers)}")
+def new_thread(loop: Loop, sandboxes: Sandboxes) -> Iterator[Thread]:
+    """A thread of this test alone, whose sandbox ends with the test."""
+    thread = Thread(loop, sandboxes, f"thread-{next(_numbers)}")
     yield thread
     thread.discard()
 

@@ -6,6 +6,8 @@ does, and is removed by the engine then.
 
 import asyncio
 import secrets
+import socket
+import struct
 import threading
 import time
 from collections import deque
@@ -30,6 +32,7 @@ MEGABYTE = 2**20
 MEMORY = 1536 * MEGABYTE
 """For processes and for the files in memory, which count as well."""
 _TIMEOUT_S = 30
+_WRITE_S = 20
 _THREADS = 16
 _MOST_WAITING = 4 * MEGABYTE
 _HEADER, _STDERR = 8, 2
@@ -84,6 +87,7 @@ class DockerEngine:
         self._runtime = runtime
         self._threads = ThreadPoolExecutor(_THREADS, "adlatus-docker")
         self._client: docker.DockerClient | None = None
+        self._destroying: set[asyncio.Task[None]] = set()
         shared = "A container shares the kernel of the engine's machine: a hole in that kernel is a way out."
         vm = "For code of strangers use a runtime with a kernel of its own (ADLATUS_SANDBOX_RUNTIME=runsc)."
         self.lacks: tuple[str, ...] = () if runtime and runtime != "runc" else (shared, vm)
@@ -100,7 +104,14 @@ class DockerEngine:
         return self._client
 
     async def open(self) -> "DockerChannel":
-        return await self._run(self._open)
+        opening = asyncio.create_task(self._run(self._open))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            destroying = asyncio.create_task(_destroy(opening))
+            self._destroying.add(destroying)
+            destroying.add_done_callback(self._destroying.discard)
+            raise
 
     def _open(self) -> "DockerChannel":
         client = self._client or self._check()
@@ -132,9 +143,10 @@ class DockerEngine:
         return len(left)
 
     async def close(self) -> None:
+        await asyncio.gather(*self._destroying)
         if self._client is not None:
             await self._run(self._client.close)
-        self._threads.shutdown(wait=False)
+        await asyncio.to_thread(self._threads.shutdown)
 
     async def _run(self, work: Callable[[], Value]) -> Value:
         try:
@@ -153,6 +165,8 @@ class DockerChannel:
         self._attached = attached
         self._socket = getattr(attached, "_sock", attached)
         self._socket.settimeout(None)
+        with suppress(OSError, AttributeError):  # of SSH it is no socket
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _WRITE_S, 0))
         self._container = container
         self._threads = threads
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -163,7 +177,7 @@ class DockerChannel:
         self._room = threading.Event()
         self._room.set()
         self._stderr = b""
-        self._is_closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
         self._reader = threading.Thread(target=self._listen, name=name, daemon=True)
         self._reader.start()
@@ -193,11 +207,13 @@ class DockerChannel:
             raise SandboxLostError("it ended") from None
 
     async def close(self) -> str:
-        if not self._is_closed:
-            self._is_closed = True
-            closing = asyncio.get_running_loop().run_in_executor(self._threads, self._close)
-            await asyncio.shield(closing)
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close_in_thread())
+        await asyncio.shield(self._closing)
         return self._stderr.decode(errors="replace")
+
+    async def _close_in_thread(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._close)
 
     def _close(self) -> None:
         try:
@@ -243,7 +259,7 @@ class DockerChannel:
             if self._waiting > _MOST_WAITING:
                 self._room.clear()
         self._wake()
-        while not self._room.wait(60) and not self._is_closed:
+        while not self._room.wait(60) and self._closing is None:
             pass
 
     def _wake(self) -> None:
@@ -252,6 +268,12 @@ class DockerChannel:
         if loop is not None and arrived is not None:
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(arrived.set)
+
+
+async def _destroy(opening: "asyncio.Task[DockerChannel]") -> None:
+    """End a box that nobody waits for any more."""
+    with suppress(SandboxUnavailableError):
+        await (await opening).close()
 
 
 def _remove(container: Container) -> None:

@@ -16,9 +16,6 @@ from adlatus.backends.sandbox.session import Sandbox
 
 log = structlog.get_logger(__name__)
 
-TURN_S = 30
-"""How often sandboxes are looked for that nobody has used for too long."""
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -29,6 +26,8 @@ class Limits:
     idle_s: float = 3600
     wait_s: float = 60
     """How long a thread waits for a place while all are executing."""
+    turn_s: float = 30
+    """How often sandboxes are looked for that nobody has used for too long."""
 
 
 @dataclass
@@ -37,9 +36,20 @@ class _Slot:
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     sandbox: Sandbox | None = None
+    has_place: bool = False
+    """Whether it counts as one of the sessions: from before its sandbox is opened."""
     last_used: float = 0.0
     wanted_by: int = 0
     has_lost: bool = False
+
+    @property
+    def is_idle(self) -> bool:
+        return self.sandbox is not None and not self.wanted_by
+
+    def drop(self, *, has_lost: bool) -> Sandbox | None:
+        """The sandbox, which is the slot's no more."""
+        sandbox, self.sandbox, self.has_place, self.has_lost = self.sandbox, None, False, has_lost
+        return sandbox
 
 
 class Sandboxes:
@@ -51,8 +61,7 @@ class Sandboxes:
         self._slots: dict[str, _Slot] = {}
         self._warm: list[Sandbox] = []
         self._needs_warm = asyncio.Event()
-        self._freed = asyncio.Condition()
-        self._is_closing = False
+        self._freed = asyncio.Event()
 
     @property
     def engine(self) -> str:
@@ -88,14 +97,16 @@ class Sandboxes:
         slot.wanted_by += 1
         try:
             async with slot.lock:
-                yield await self._ready(slot)
+                try:
+                    yield await self._ready(slot)
+                finally:
+                    if slot.sandbox and slot.sandbox.is_lost:
+                        slot.drop(has_lost=True)
         finally:
             slot.wanted_by -= 1
             slot.last_used = time.monotonic()
-            if not slot.wanted_by and slot.sandbox is None:
-                self._slots.pop(thread_id, None)
-            async with self._freed:
-                self._freed.notify_all()
+            self._forget(thread_id, slot)
+            self._freed.set()
 
     async def discard(self, thread_id: str) -> None:
         """Destroy the sandbox of a thread, if it has one, once nobody uses it."""
@@ -103,23 +114,30 @@ class Sandboxes:
         if slot is None:
             return
         async with slot.lock:
-            sandbox, slot.sandbox = slot.sandbox, None
-        if not slot.wanted_by:
-            self._slots.pop(thread_id, None)
+            sandbox = slot.drop(has_lost=False)
+        self._forget(thread_id, slot)
+        self._freed.set()
         if sandbox:
             await sandbox.close()
+
+    def _forget(self, thread_id: str, slot: _Slot) -> None:
+        """Let go of a slot that says nothing any more."""
+        if self._slots.get(thread_id) is slot and not (slot.wanted_by or slot.sandbox or slot.has_lost):
+            del self._slots[thread_id]
 
     async def _ready(self, slot: _Slot) -> Sandbox:
         """The living sandbox of a slot whose lock is held."""
         if slot.sandbox and await slot.sandbox.is_alive():
             return slot.sandbox
         if slot.sandbox:
-            lost, slot.sandbox, slot.has_lost = slot.sandbox, None, True
-            await lost.close()
-        await self._make_room()
-        slot.sandbox = await self._take()
-        slot.sandbox.replaces_lost = slot.has_lost
-        slot.has_lost = False
+            slot.drop(has_lost=True)
+        await self._take_place(slot)
+        try:
+            slot.sandbox = await self._take()
+        except BaseException:
+            slot.has_place = False
+            raise
+        slot.sandbox.replaces_lost, slot.has_lost = slot.has_lost, False
         return slot.sandbox
 
     async def _take(self) -> Sandbox:
@@ -128,23 +146,25 @@ class Sandboxes:
             self._needs_warm.set()
             if await sandbox.is_alive():
                 return sandbox
-            await sandbox.close()
         return await Sandbox(self._engine).start()
 
-    async def _make_room(self) -> None:
-        """See to it that another sandbox may be made: the one that was not used for the longest time goes."""
+    async def _take_place(self, slot: _Slot) -> None:
+        """Wait until another sandbox may be made: the one that was not used for the longest time goes."""
         try:
-            async with asyncio.timeout(self._limits.wait_s), self._freed:
-                while len(self.threads) >= self._limits.sessions:
-                    idle = [(slot.last_used, thread) for thread, slot in self._slots.items() if _is_idle(slot)]
-                    if idle:
-                        await self.discard(min(idle)[1])
+            async with asyncio.timeout(self._limits.wait_s):
+                while sum(other.has_place for other in self._slots.values()) >= self._limits.sessions:
+                    if idle := [other for other in self._slots.values() if other.is_idle]:
+                        evicted = min(idle, key=lambda other: other.last_used).drop(has_lost=True)
+                        assert evicted
+                        await evicted.close()
                     else:
+                        self._freed.clear()
                         await self._freed.wait()
         except TimeoutError:
             raise SandboxUnavailableError(
                 f"All {self._limits.sessions} sandboxes of this server are executing; try again later."
             ) from None
+        slot.has_place = True
 
     # --- Keeping
 
@@ -158,7 +178,7 @@ class Sandboxes:
                 log.warning("no sandbox can be kept warm", reason=str(error))
                 self._needs_warm.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(TURN_S):
+                async with asyncio.timeout(self._limits.turn_s):
                     await self._needs_warm.wait()
 
     async def _fill(self) -> None:
@@ -168,19 +188,17 @@ class Sandboxes:
 
     async def _expire(self) -> None:
         latest = time.monotonic() - self._limits.idle_s
-        for thread in [thread for thread, slot in self._slots.items() if _is_idle(slot) and slot.last_used < latest]:
+        for thread in [
+            thread for thread, slot in self._slots.items() if not slot.wanted_by and slot.last_used < latest
+        ]:
             await self.discard(thread)
 
     async def close(self) -> None:
-        """Destroy all sandboxes, also those in use."""
+        """Destroy all sandboxes. Nobody uses one any more."""
         sandboxes = [slot.sandbox for slot in self._slots.values() if slot.sandbox] + self._warm
         self._slots, self._warm = {}, []
         await asyncio.gather(*(sandbox.close() for sandbox in sandboxes))
         await self._engine.close()
-
-
-def _is_idle(slot: _Slot) -> bool:
-    return slot.sandbox is not None and not slot.wanted_by
 
 
 @asynccontextmanager

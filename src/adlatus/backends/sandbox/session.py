@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 
 START_S = 60
 ANSWER_S = 30
+PING_S = 10
 GRACE_S = 2.0
 PATIENCE_S = 8
 """How long the host waits after the supervisor should have killed the code: then it is the sandbox that hangs."""
@@ -84,7 +85,7 @@ class Sandbox:
         if self.is_lost:
             return False
         try:
-            await self._ask("ping", "pong")
+            await self._ask("ping", "pong", PING_S)
         except SandboxLostError:
             return False
         return True
@@ -131,8 +132,8 @@ class Sandbox:
             await self._give_up(error)
         finally:
             if self._is_executing:  # cancelled again
-                self.is_lost = True
                 self._is_executing = False
+                await self.close()
 
     async def restart(self) -> None:
         """Forget all variables; files stay. Raises `SandboxLostError`."""
@@ -221,7 +222,11 @@ class Sandbox:
     async def _send(self, op: str, **fields: object) -> None:
         if self.is_lost:
             raise SandboxLostError("it was closed")
-        await self._channel.write(messages.request(op, **fields))
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self._channel.write(messages.request(op, **fields))
+        except TimeoutError:
+            raise SandboxLostError("it does not listen") from None
 
     async def _receive_for(self, ask_id: str, within_s: float = ANSWER_S) -> Json:
         deadline = asyncio.get_running_loop().time() + within_s
