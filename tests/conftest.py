@@ -12,7 +12,7 @@ import threading
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -27,6 +27,9 @@ from adlatus.app import create_app
 from adlatus.backends.embeddings import fetch, local
 from adlatus.backends.embeddings.local import LocalModel
 from adlatus.backends.postgres import embedded_postgres
+from adlatus.backends.sandbox.availability import Availability
+from adlatus.backends.sandbox.engine import Channel, SandboxUnavailableError
+from adlatus.backends.sandbox.pool import Sandboxes
 from adlatus.resources import Resources, open_resources
 from adlatus.settings import Settings
 from adlatus.store import migrate
@@ -38,6 +41,7 @@ MACHINE_DATA_DIR = Settings().data_dir
 """Where `adlatus models fetch` has put the local model, if it ran; tests have data folders of their own."""
 
 os.environ.pop("ADLATUS_DATA_DIR", None)
+os.environ["ADLATUS_SANDBOX"] = "off"  # who wants sandboxes says so
 configure_logging("json", "warning")  # the servers of this process log what matters, to stderr
 
 Result = TypeVar("Result")
@@ -215,13 +219,39 @@ def database(loop: Loop, database_url: str) -> Iterator[Database]:
         yield database
 
 
+class NoBoxes:
+    """An engine that is there and makes no boxes: for runs whose model never calls the code interpreter."""
+
+    name = "docker"
+    lacks: tuple[str, ...] = ()
+
+    async def open(self) -> Channel:
+        raise SandboxUnavailableError("This test has no sandboxes.")
+
+    async def check(self) -> None:
+        """It is there."""
+
+    async def clean(self) -> int:
+        return 0
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
 @contextmanager
-def serving(loop: Loop, settings: Settings, *, executor: bool = True) -> Iterator[Server]:
-    """A server with these settings on a free port, in the loop, until the block is left."""
+def serving(
+    loop: Loop, settings: Settings, *, executor: bool = True, sandboxes: Sandboxes | None = None
+) -> Iterator[Server]:
+    """A server with these settings on a free port, in the loop, until the block is left.
+
+    `sandboxes` are those that it has, whatever the settings say; whoever made them closes them.
+    """
     with loop.stack() as stack, tempfile.TemporaryDirectory(prefix="adlatus-tests-") as folder:
         if "data_dir" not in settings.model_fields_set:
             settings = settings.model_copy(update={"data_dir": Path(folder)})
-        resources = loop.run(stack.enter_async_context(open_resources(settings, Metrics())))
+        resources = loop.run(stack.enter_async_context(open_resources(settings, Metrics(), executes=executor)))
+        if sandboxes:
+            resources = replace(resources, code=Availability(sandboxes))
         app = create_app(settings, resources=resources, executor=executor)
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -259,7 +289,8 @@ def _wait_until_up(url: str) -> None:
 def server(loop: Loop, new_database: Callable[[], str]) -> Iterator[Server]:
     """The server that most tests share. Every test has a key, and so a project, of its own."""
     keys = ",".join(f"key-{n}:project-{n}" for n in range(KEYS))
-    with serving(loop, Settings(database_url=new_database(), api_keys=keys)) as server:
+    settings = Settings(database_url=new_database(), api_keys=keys)
+    with serving(loop, settings, sandboxes=Sandboxes(NoBoxes())) as server:
         yield server
 
 

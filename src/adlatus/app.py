@@ -31,6 +31,7 @@ from adlatus.backends.vectors.edge import EdgeIndex
 from adlatus.backends.vectors.elsewhere import ElsewhereIndex
 from adlatus.errors import ApiError, MethodNotAllowed, NotFound, body, from_validation
 from adlatus.files.sweeping import sweep_forever
+from adlatus.presence import abilities, present
 from adlatus.resources import Resources, open_resources
 from adlatus.retrieval import sweeping as chunks
 from adlatus.retrieval.index import ingest
@@ -38,7 +39,7 @@ from adlatus.retrieval.parse import open_parser
 from adlatus.runs.expiry import expire_forever
 from adlatus.runs.loop import execute
 from adlatus.settings import Settings
-from adlatus.store.leases import FILES, RUNS, RUNS_WITHOUT_SEARCH, AnyLease, Lease
+from adlatus.store.leases import FILES, RUNS, AnyLease, Lease
 from adlatus.telemetry import Metrics
 from adlatus.wire.common import ErrorResponse
 from adlatus.wire.events import compact
@@ -55,9 +56,9 @@ def create_app(settings: Settings, *, resources: Resources | None = None, execut
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with (
-            _opened(settings, resources, metrics) as opened,
+            _opened(settings, resources, metrics, executor) as opened,
             housekeeping(opened),
-            _executors(opened, executor) as worker,
+            working(opened, runs=executor, ingestion=executor or isinstance(opened.index, EdgeIndex)) as worker,
         ):
             app.state.resources = opened
             app.state.worker = worker
@@ -91,20 +92,30 @@ def create_app(settings: Settings, *, resources: Resources | None = None, execut
 
 
 @asynccontextmanager
-async def _opened(settings: Settings, resources: Resources | None, metrics: Metrics) -> AsyncIterator[Resources]:
+async def _opened(
+    settings: Settings, resources: Resources | None, metrics: Metrics, executor: bool
+) -> AsyncIterator[Resources]:
     if resources:
         yield resources
         return
-    async with open_resources(settings, metrics) as opened:
+    async with open_resources(settings, metrics, executes=executor) as opened:
         yield opened
 
 
 @asynccontextmanager
-async def _executors(resources: Resources, executor: bool) -> AsyncIterator[Worker[Lease] | None]:
+async def working(resources: Resources, *, runs: bool, ingestion: bool) -> AsyncIterator[Worker[Lease] | None]:
+    """Execute runs, or index files, or both, known to all processes as who does, until the block is left.
+
+    Gives the worker of runs. An index in the data folder is written to by its own process or by none.
+    """
+    concurrency = resources.settings.ingestion_concurrency
+    ingestion = ingestion and concurrency > 0 and not isinstance(resources.index, ElsewhereIndex)
     async with AsyncExitStack() as stack:
-        if executor or isinstance(resources.index, EdgeIndex):  # which nobody else can write to
-            await stack.enter_async_context(indexing(resources))
-        yield await stack.enter_async_context(executing(resources)) if executor else None
+        if runs or ingestion:
+            await stack.enter_async_context(present(resources, runs=runs, ingestion=ingestion))
+        if ingestion:
+            await stack.enter_async_context(_indexing(resources))
+        yield await stack.enter_async_context(_executing(resources)) if runs else None
 
 
 @asynccontextmanager
@@ -124,14 +135,16 @@ async def housekeeping(resources: Resources) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def executing(resources: Resources) -> AsyncIterator[Worker[Lease]]:
+async def _executing(resources: Resources) -> AsyncIterator[Worker[Lease]]:
     """A worker that claims and executes runs until the block is left, and hands back what it has not finished."""
     worker = Worker(
         resources.database,
         resources.wakeup,
-        RUNS_WITHOUT_SEARCH if isinstance(resources.index, ElsewhereIndex) else RUNS,
+        RUNS,
         partial(execute, resources=resources),
+        name=resources.executor_id,
         concurrency=resources.settings.run_concurrency,
+        abilities=partial(abilities, resources),
         busy=resources.metrics.runs_executing.set,
     )
     async with _running(worker):
@@ -139,21 +152,15 @@ async def executing(resources: Resources) -> AsyncIterator[Worker[Lease]]:
 
 
 @asynccontextmanager
-async def indexing(resources: Resources) -> AsyncIterator[None]:
-    """A worker that makes files searchable until the block is left, and hands back what it has not finished.
-
-    None where this process cannot reach the index, or is told to leave that to others.
-    """
-    concurrency = resources.settings.ingestion_concurrency
-    if isinstance(resources.index, ElsewhereIndex) or not concurrency:
-        yield
-        return
+async def _indexing(resources: Resources) -> AsyncIterator[None]:
+    """A worker that makes files searchable until the block is left, and hands back what it has not finished."""
     worker = Worker(
         resources.database,
         resources.wakeup.another(),
         FILES,
         partial(ingest, resources=resources, parser=await asyncio.to_thread(open_parser)),
-        concurrency=concurrency,
+        name=resources.executor_id,
+        concurrency=resources.settings.ingestion_concurrency,
         busy=resources.metrics.files_indexing.set,
     )
     async with _running(worker):

@@ -19,7 +19,7 @@ import uvloop
 from pydantic import ValidationError
 
 from adlatus import __version__, doctor
-from adlatus.app import create_app, executing, housekeeping, indexing
+from adlatus.app import create_app, housekeeping, working
 from adlatus.backends.embeddings import fetch
 from adlatus.backends.postgres import attach, embedded_postgres
 from adlatus.backends.sandbox import prepare
@@ -135,7 +135,7 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
 async def _serve_until_stopped(settings: Settings, *, executor: bool) -> None:
     listener = _listen(settings)
     metrics = Metrics()
-    async with open_resources(settings, metrics) as resources:
+    async with open_resources(settings, metrics, executes=executor) as resources:
         app = create_app(settings, resources=resources, executor=executor)
         gc.freeze()  # what is here by now stays: passing over it makes the collector a third cheaper for long threads
         config = uvicorn.Config(
@@ -181,13 +181,13 @@ def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
 
 async def _work_until_stopped(settings: Settings, only: Literal["runs", "ingestion"] | None) -> None:
     async with AsyncExitStack() as stack:
-        resources = await stack.enter_async_context(open_resources(settings, Metrics(), has_folder=False))
+        runs, ingestion = only != "ingestion", only != "runs"
+        opening = open_resources(settings, Metrics(), has_folder=False, executes=runs)
+        resources = await stack.enter_async_context(opening)
         await stack.enter_async_context(housekeeping(resources))
-        if only != "ingestion":
-            worker = await stack.enter_async_context(executing(resources))
+        if worker := await stack.enter_async_context(working(resources, runs=runs, ingestion=ingestion)):
             log.info("executing runs", worker=worker.name, concurrency=settings.run_concurrency)
-        if only != "runs":
-            await stack.enter_async_context(indexing(resources))
+        if ingestion:
             log.info("indexing files", concurrency=settings.ingestion_concurrency)
         gc.freeze()
         await asyncio.Event().wait()

@@ -12,6 +12,8 @@ from adlatus.backends.llm import Llm
 from adlatus.backends.postgres import attach
 from adlatus.backends.refusals import ModelError
 from adlatus.backends.routing import Endpoint
+from adlatus.backends.sandbox.engine import SandboxUnavailableError
+from adlatus.backends.sandbox.picking import pick_engine
 from adlatus.backends.upstreams import open_clients
 from adlatus.backends.vectors.qdrant import open_qdrant
 from adlatus.errors import StartupError, Unavailable
@@ -22,6 +24,7 @@ from adlatus.store import migrate
 
 EMBEDDING_S = 20
 INDEX_S = 5
+SANDBOX_S = 20
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ async def examine(settings: Settings) -> int:
         *await _models(settings),
         await _index(settings),
         await _embeddings(settings),
+        await _code(settings),
         await _keys(settings),
         await _server(settings),
     ]
@@ -136,6 +140,22 @@ async def _embeddings(settings: Settings) -> Finding:
         except TimeoutError:
             return Finding("embeddings", False, f"no answer within {EMBEDDING_S} seconds")
     return Finding("embeddings", True, f"{embedder.name}, {len(vector)} dimensions")
+
+
+async def _code(settings: Settings) -> Finding:
+    """Which sandboxes code would be executed in, and what they do not protect from."""
+    if settings.sandbox == "off":
+        return Finding("code", None, "not executed: ADLATUS_SANDBOX=off")
+    try:
+        async with asyncio.timeout(SANDBOX_S):
+            engine = await pick_engine(settings, "doctor")
+            await engine.close()
+    except (SandboxUnavailableError, StartupError) as error:
+        is_wanted = False if settings.sandbox in ("docker", "bubblewrap") else None
+        return Finding("code", is_wanted, "not executed: the code interpreter is refused", str(error))
+    except TimeoutError:
+        return Finding("code", False, f"no engine for sandboxes within {SANDBOX_S} seconds", "Check DOCKER_HOST.")
+    return Finding("code", True, f"sandboxes by {engine.name}", " ".join(engine.lacks))
 
 
 def _rehearsal(settings: Settings) -> Finding:

@@ -5,11 +5,13 @@ The only place that picks a backend.
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from secrets import token_hex
 
 import asyncpg
 import httpx
@@ -28,8 +30,7 @@ from adlatus.backends.postgres import embedded_postgres
 from adlatus.backends.relay import Relay
 from adlatus.backends.rerank import Reranker, open_reranker
 from adlatus.backends.routing import LOCAL, Endpoint, Route, Routing
-from adlatus.backends.sandbox.engine import SandboxUnavailableError
-from adlatus.backends.sandbox.picking import open_sandboxes
+from adlatus.backends.sandbox.availability import Availability, looking
 from adlatus.backends.sandbox.pool import Sandboxes
 from adlatus.backends.upstreams import Clients, open_clients
 from adlatus.backends.vectors.edge import identity, open_edge
@@ -41,7 +42,7 @@ from adlatus.errors import StartupError, Unavailable
 from adlatus.rehearsal import server as rehearsal
 from adlatus.rehearsal.embeddings import MODEL as REHEARSAL_EMBEDDING
 from adlatus.settings import DEFAULT_PROJECT, Settings
-from adlatus.store import index_owner, leases, migrate
+from adlatus.store import executors, index_owner, leases, migrate
 from adlatus.store.db import Database, open_database, plain_dsn
 from adlatus.store.events import EventLog
 from adlatus.store.tables import projects
@@ -51,6 +52,9 @@ log = structlog.get_logger(__name__)
 
 MAX_CONNECTIONS = 24
 """Connections to PostgreSQL that one process holds at most, one more than that for wake-ups."""
+
+_SANDBOXES_S = 1.0
+"""How long a start waits for what is found of sandboxes; they may come later."""
 
 _SET_BY = {
     "base_url": "ADLATUS_MODEL_BASE_URL",
@@ -74,13 +78,13 @@ class Resources:
     """What is open.
 
     `embedder` is None where there is none: then files are found by their words only. `local_model` is there if it was
-    fetched, whatever files are indexed with.
-    `project_by_key` is by the key's SHA-256, and empty where no key is wanted. `sandboxes` is None where code cannot be
-    executed; `sandbox_problem` says why. `report` says for people what was
-    picked, and how to pick something else.
+    fetched, whatever files are indexed with. `code` is None in a process that executes no runs.
+    `project_by_key` is by the key's SHA-256, and empty where no key is wanted. `executor_id` is this process's name
+    in the database.
     """
 
     settings: Settings
+    executor_id: str
     database: Database
     events: EventLog
     wakeup: Wakeup
@@ -92,18 +96,37 @@ class Resources:
     embedder: Embedder | None
     reranker: Reranker | None
     local_model: LocalModel | None
+    code: Availability | None
     metrics: Metrics
     project_by_key: Mapping[bytes, str]
-    sandboxes: Sandboxes | None
-    sandbox_problem: str
-    report: tuple[tuple[str, str, str], ...]
+    picked: tuple[tuple[str, str, str], ...]
+
+    @property
+    def sandboxes(self) -> Sandboxes | None:
+        """What code is executed in, if there is anything now."""
+        return self.code.sandboxes if self.code else None
+
+    @property
+    def sandbox_problem(self) -> str:
+        """Why this process, which executes runs, has no sandboxes at the moment, and what to do about it."""
+        return self.code.problem if self.code else ""
+
+    @property
+    def report(self) -> tuple[tuple[str, str, str], ...]:
+        """What was picked, for people, and how to pick something else."""
+        if self.code is None:
+            return self.picked
+        return *self.picked, ("code", self.code.engine or f"not executed: {self.code.problem}", "ADLATUS_SANDBOX")
 
 
 @asynccontextmanager
-async def open_resources(settings: Settings, metrics: Metrics, *, has_folder: bool = True) -> AsyncIterator[Resources]:
+async def open_resources(
+    settings: Settings, metrics: Metrics, *, has_folder: bool = True, executes: bool = True
+) -> AsyncIterator[Resources]:
     """Open every backend that the settings ask for. Raises `StartupError` with advice.
 
-    `has_folder` says whether the data folder may be this process's own: a worker of a shared database has none.
+    `has_folder` says whether the data folder may be this process's own: a worker of a shared database has none;
+    `executes` whether this process is going to execute runs.
     """
     async with AsyncExitStack() as stack:
         dsn, database_report = await _open_dsn(stack, settings)
@@ -111,7 +134,10 @@ async def open_resources(settings: Settings, metrics: Metrics, *, has_folder: bo
             database = await stack.enter_async_context(open_database(dsn, max_connections=MAX_CONNECTIONS))
         except _NO_DATABASE as error:
             raise StartupError(f"cannot open {MAX_CONNECTIONS} connections to the database: {error}") from error
+        code = await stack.enter_async_context(looking(settings)) if executes else None
         # The lock on the data folder is ours, so whoever held leases in it is dead
+        if settings.database_url is None:
+            await executors.remove_all(database)
         if settings.database_url is None and (freed := await leases.RUNS.release_all(database)):
             log.info("runs of an earlier process go on", runs=freed)
         if settings.database_url is None and (freed := await leases.FILES.release_all(database)):
@@ -131,19 +157,21 @@ async def open_resources(settings: Settings, metrics: Metrics, *, has_folder: bo
         metrics.embeddings_available.set(embedder is not None)
         if embedder is None:
             log.warning("no embedding model: files are found by their words only", advice=EMBEDDINGS_ADVICE)
-        sandboxes, sandbox_problem = await _open_sandboxes(stack, settings)
-        report = (
+        if code and settings.sandbox != "off":
+            with suppress(TimeoutError):
+                await asyncio.wait_for(code.changed.wait(), _SANDBOXES_S)
+        picked = (
             ("data folder", str(settings.data_dir), "--data-dir or ADLATUS_DATA_DIR"),
             ("database", database_report, "ADLATUS_DATABASE_URL"),
             ("models", model_report, "ADLATUS_MODEL_BASE_URL, ADLATUS_MODEL, ADLATUS_MODELS_FILE"),
             ("storage", blobs.shown, "ADLATUS_STORAGE_URL"),
             ("index", index_report, "ADLATUS_QDRANT_URL"),
             ("embeddings", _embeddings_report(embedder), _EMBEDDING_SETTINGS),
-            ("code", sandboxes.engine if sandboxes else f"none: {sandbox_problem}", "ADLATUS_SANDBOX"),
             ("keys", _keys_report(settings), "ADLATUS_API_KEYS"),
         )
         yield Resources(
             settings,
+            f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}",
             database,
             events,
             wakeup,
@@ -155,11 +183,10 @@ async def open_resources(settings: Settings, metrics: Metrics, *, has_folder: bo
             embedder,
             reranker,
             local_model,
+            code,
             metrics,
             _project_by_key(settings),
-            sandboxes,
-            sandbox_problem,
-            report,
+            picked,
         )
 
 
@@ -210,14 +237,6 @@ async def _open_index(
         return ElsewhereIndex(ELSEWHERE), "in the data folder of another server: no file search in this process"
     embedded = open_edge(folder, when_needed=True)
     return await stack.enter_async_context(embedded), "embedded Qdrant, in the data folder"
-
-
-async def _open_sandboxes(stack: AsyncExitStack, settings: Settings) -> tuple[Sandboxes | None, str]:
-    """Where code is executed; where there is nothing, why."""
-    try:
-        return await stack.enter_async_context(open_sandboxes(settings, f"server-{os.getpid()}")), ""
-    except SandboxUnavailableError as error:
-        return None, str(error)
 
 
 async def _owned(database: Database, index_id: str, *, embedded: bool) -> bool:

@@ -1,11 +1,8 @@
 """Claims work, keeps its leases alive, hands it to whoever does it. Knows leases, not what a run or a file is."""
 
 import asyncio
-import os
-import secrets
-import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from typing import Generic
 
@@ -15,6 +12,7 @@ from adlatus.backends.wakeup import Wakeup
 from adlatus.errors import Unavailable
 from adlatus.store import leases
 from adlatus.store.db import Database
+from adlatus.store.executors import Ability
 from adlatus.store.leases import LEASE_S, AnyLease, Claim, Interruption, Leases
 from adlatus.telemetry import log_context
 from adlatus.wire.runs import RunStatus
@@ -31,7 +29,8 @@ class Worker(Generic[AnyLease]):
     """The executor of one process for one kind of work: up to `concurrency` pieces at a time, each under a lease.
 
     `run` claims until it is cancelled or `stop` is called. Work may also come in by `offer` and `start`, claimed by
-    the transaction that created it. `busy` is told how many pieces are in work.
+    the transaction that created it. `abilities` says what can be done at the moment; `busy` is told how many pieces
+    are in work.
     """
 
     def __init__(
@@ -41,15 +40,18 @@ class Worker(Generic[AnyLease]):
         leases: Leases[AnyLease],
         handler: Callable[[AnyLease], Awaitable[None]],
         *,
+        name: str,
         concurrency: int,
+        abilities: Callable[[], Collection[Ability]] = tuple,
         busy: Callable[[float], None] = lambda _: None,
     ) -> None:
-        self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.name = name
         self._database = database
         self._wakeup = wakeup
         self._leases = leases
         self._handler = handler
         self._concurrency = concurrency
+        self._abilities = abilities
         self._busy = busy
         self._running: dict[str, tuple[AnyLease, asyncio.Task[None]]] = {}
         self._stopping = False
@@ -62,7 +64,7 @@ class Worker(Generic[AnyLease]):
 
     def offer(self) -> Claim | None:
         """A claim to insert new work with, if there is room for it here."""
-        return leases.new_claim(self.name, searches=self._leases.searches) if self._room() > 0 else None
+        return leases.new_claim(self.name, self._abilities()) if self._room() > 0 else None
 
     def start(self, lease: AnyLease) -> None:
         """Do a piece of work that is leased to this worker."""
@@ -100,7 +102,7 @@ class Worker(Generic[AnyLease]):
 
     async def _claim(self) -> None:
         if (room := self._room()) > 0:
-            claimed = await self._leases.claim(self._database, self.name, room)
+            claimed = await self._leases.claim(self._database, self.name, room, self._abilities())
             for lease in claimed:
                 self.start(lease)
 

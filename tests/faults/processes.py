@@ -85,6 +85,7 @@ class Process:
 def adlatus(*arguments: str, user: int | None = None, **settings: str) -> Iterator[Process]:
     """`adlatus` with these arguments and settings (`model="x"` is `ADLATUS_MODEL=x`), and no others."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ADLATUS_")}
+    environment["ADLATUS_SANDBOX"] = "off"  # who wants sandboxes says so
     environment |= {f"ADLATUS_{name.upper()}": value for name, value in settings.items()}
     if user is not None:
         environment = {name: value for name, value in environment.items() if name != "XDG_RUNTIME_DIR"}

@@ -287,7 +287,7 @@ def test_a_worker_interrupts_what_is_lost_and_takes_the_next(loop: Loop, databas
     async def scenario() -> None:
         _, ids = await add_files(database, 2)
         hands, wakeup = Hands(), Wakeup()
-        worker = Worker(database, wakeup, FILES, hands.handle, concurrency=1)
+        worker = Worker(database, wakeup, FILES, hands.handle, name="me", concurrency=1)
         running = asyncio.create_task(worker.run())
         await until(lambda: hands.began)
         match how:
@@ -322,7 +322,7 @@ def test_a_worker_takes_no_more_files_than_it_has_places(loop: Loop, database: D
             assert await complete(database, lease)
 
         wakeup = Wakeup()
-        worker = Worker(database, wakeup, FILES, handle, concurrency=2, busy=busy.append)
+        worker = Worker(database, wakeup, FILES, handle, name="me", concurrency=2, busy=busy.append)
         running = asyncio.create_task(worker.run())
         for done in range(len(ids)):
             await until(partial(_has, places, min(done + 2, len(ids))))
@@ -350,7 +350,7 @@ def test_a_file_on_which_its_executor_fails_counts_as_abandoned(loop: Loop, data
                 raise ValueError("a fault of ours")
             assert await complete(database, lease)
 
-        worker = Worker(database, Wakeup(), FILES, fail, concurrency=1)
+        worker = Worker(database, Wakeup(), FILES, fail, name="me", concurrency=1)
         running = asyncio.create_task(worker.run())
         await until(lambda: len(seen) == 4)
         assert seen == [0, 1, 2, 3]

@@ -18,7 +18,7 @@ def opened(loop: Loop, new_database: Callable[[], str]) -> Iterator[Database]:
 @pytest.fixture
 def database(loop: Loop, opened: Database) -> Database:
     """An open, empty database with the project `default`; use it through `loop.run`."""
-    loop.run(execute(opened, "TRUNCATE projects, run_events CASCADE"))
+    loop.run(execute(opened, "TRUNCATE projects, run_events, executors CASCADE"))
     loop.run(execute(opened, "INSERT INTO projects (id) VALUES ('default')"))
     return opened
 

@@ -11,7 +11,7 @@ from adlatus.runs.journal import Journal
 from adlatus.store import leases, rows
 from adlatus.store.db import Database, Row
 from adlatus.store.events import EventLog
-from adlatus.store.leases import Lease, new_claim
+from adlatus.store.leases import Claim, Lease, new_claim
 from adlatus.store.tables import assistants
 from adlatus.wire.common import Json
 from adlatus.wire.runs import CreateThreadAndRunRequest, Run, RunStatus, submit_tool_outputs
@@ -57,9 +57,15 @@ async def execute(database: Database, sql: str, *values: object) -> list[Row]:
 
 
 async def add_run(
-    database: Database, *, leased: bool = False, text: str = "Hello?", tools: Sequence[Json] = ()
+    database: Database,
+    *,
+    leased: bool = False,
+    text: str = "Hello?",
+    tools: Sequence[Json] = (),
+    tool_choice: str | None = None,
+    claim: Claim | None = None,
 ) -> tuple[Run, Lease | None]:
-    """A queued run on a thread of its own with one message of the user."""
+    """A queued run on a thread of its own with one message of the user, leased to the test or by a claim."""
     assistant = await rows.add(
         database,
         assistants,
@@ -72,9 +78,13 @@ async def add_run(
         response_format="auto",
     )
     request = CreateThreadAndRunRequest.model_validate(
-        {"assistant_id": assistant["id"], "thread": {"messages": [{"role": "user", "content": text}]}}
+        {
+            "assistant_id": assistant["id"],
+            "thread": {"messages": [{"role": "user", "content": text}]},
+            "tool_choice": tool_choice,
+        }
     )
-    claim = new_claim("the test") if leased else None
+    claim = new_claim("the test") if leased else claim
     created = await commands.create_thread_and_run(
         database, EventLog(database), ROUTING, PROJECT, request, expires_after_s=600, claim=claim
     )

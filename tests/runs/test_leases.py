@@ -231,7 +231,7 @@ class Hands:
 
 
 def worker_of(database: Database, hands: Hands, wakeup: Wakeup, concurrency: int = 10) -> Worker[Lease]:
-    return Worker(database, wakeup, leases.RUNS, hands.handle, concurrency=concurrency)
+    return Worker(database, wakeup, leases.RUNS, hands.handle, name="me", concurrency=concurrency)
 
 
 async def until(look: Callable[[], Any]) -> None:
@@ -278,7 +278,7 @@ def test_a_run_on_which_its_executor_fails_counts_as_abandoned(loop: Loop, datab
                 raise ValueError("a fault of ours")
             await asyncio.Event().wait()
 
-        worker = Worker(database, Wakeup(), leases.RUNS, fail, concurrency=1)
+        worker = Worker(database, Wakeup(), leases.RUNS, fail, name="me", concurrency=1)
         running = asyncio.create_task(worker.run())
         await until(lambda: len(seen) == 4)
         assert seen == [0, 1, 2, 3]

@@ -31,6 +31,8 @@ async def readyz(request: Request, opened: Opened) -> Response:
         components["executor"] = "ok" if worker.alive else "no heartbeat for longer than a lease"
     ready = all(state == "ok" for state in components.values())
     components["index"] = await _state(opened.index.ping())  # most requests are answered without it
+    if opened.code:
+        components["code"] = opened.code.problem or "ok"
     shown: dict[str, object] = {"status": "ok" if ready else "unavailable"}
     try:
         authenticate(opened, request.headers.get("authorization"))

@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, Insert, insert, literal
 from adlatus.backends.routing import Routing
 from adlatus.errors import InvalidRequest, NotFound, shortened, shortened_list
 from adlatus.ids import new_id
-from adlatus.runs import journal
+from adlatus.runs import journal, needs
 from adlatus.runs.endings import EXPIRED
 from adlatus.runs.lifecycle import FINAL, IllegalMove
 from adlatus.store import leases, rows, threads, tool_resources, vector_stores
@@ -78,13 +78,14 @@ async def create(
 
     `include` is what its stream tells beyond the objects themselves, whoever listens. Raises `NotFound` for the thread
     or the assistant, `ActiveRun` where one is active on the thread, `InvalidRequest` where the model is unknown or
-    cannot do what is asked.
+    cannot do what is asked, or where no executor can.
     """
     async with database.transaction() as tx:
         thread = await threads.lock(tx, project_id, thread_id)
         assistant = await rows.get(tx, assistants, "assistant", request.assistant_id, project_id=project_id)
         settings = _settings(request, assistant, routing, additional=request.additional_instructions)
         settings["include"] = list(include)
+        await needs.check(tx, settings["needs"], claim)
         if active := await threads.active_run(tx, thread_id):  # last: only what is right in itself may replace it
             raise ActiveRun(thread_id, active)
         thread, _ = await threads.add_messages(tx, thread, request.additional_messages or ())
@@ -122,8 +123,9 @@ async def create_thread_and_run(
     """Create a thread and a run on it, both or neither. Raises as `create` does."""
     async with database.transaction() as tx:
         assistant = await rows.get(tx, assistants, "assistant", request.assistant_id, project_id=project_id)
-        thread = await threads.add(tx, project_id, request.thread or CreateThreadRequest())
         settings = _settings(request, assistant, routing)
+        await needs.check(tx, settings["needs"], claim)
+        thread = await threads.add(tx, project_id, request.thread or CreateThreadRequest())
         if request.tool_resources:
             settings["tool_resources"] = await tool_resources.kept(tx, project_id, request.tool_resources)
         await _check_stores(tx, thread, settings)
@@ -151,7 +153,7 @@ async def submit_tool_outputs(
         expired = await _expired(tx, row)
         if expired is None:
             _check_outputs(row, outputs)
-            claim = _fitting(claim, row["tools"])
+            claim = await needs.fitting(tx, claim, thread_id, row["needs"])
             submitted = {output.tool_call_id: output.output or "" for output in outputs}
             queued, frames = await journal.submit(tx, run_id, submitted, claim)
             if claim is None:
@@ -226,6 +228,7 @@ def _settings(request: RunSettings, assistant: Row, routing: Routing, *, additio
         "truncation_strategy": formats["truncation_strategy"] or {"type": "auto", "last_messages": None},
         "response_format": response_format,
         "tool_choice": tool_choice,
+        "needs": needs.of(settings["tools"], tool_choice),
         "parallel_tool_calls": request.parallel_tool_calls is not False,
     }
 
@@ -257,7 +260,7 @@ async def _insert(
     tx: Transaction, project_id: str, thread_id: str, settings: Json, expires_after_s: int, claim: Claim | None
 ) -> Row:
     values = settings | {"id": new_id("run"), "project_id": project_id, "thread_id": thread_id}
-    claim = _fitting(claim, settings["tools"])
+    claim = await needs.fitting(tx, claim, thread_id, settings["needs"])
     if claim:
         values |= {"lease_owner": claim.owner, "lease_token": claim.token}
     else:
@@ -265,12 +268,6 @@ async def _insert(
     row = await tx.fetch_row(_insertion(tuple(values)), expires_after_s=expires_after_s, **values)
     assert row is not None
     return row
-
-
-def _fitting(claim: Claim | None, tools: list[Json]) -> Claim | None:
-    """The claim, unless its executor cannot do what the run needs: then whoever can takes it."""
-    unfit = claim and not claim.searches and any(tool["type"] == "file_search" for tool in tools)
-    return None if unfit else claim
 
 
 @cache

@@ -5,7 +5,7 @@ A lease is renewed by heartbeats and free to be claimed by anyone once it has ru
 
 import enum
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import reduce
@@ -19,27 +19,32 @@ from sqlalchemy import (
     ColumnElement,
     Table,
     Text,
+    and_,
     any_,
     case,
-    cast,
     func,
     literal,
+    not_,
     null,
     or_,
     select,
     text,
-    true,
     tuple_,
     update,
 )
 
+from adlatus.store import sandbox_sessions
 from adlatus.store.db import Connection, Row, param
+from adlatus.store.executors import Ability
 from adlatus.store.tables import runs, vector_store_files
 from adlatus.wire.runs import RunStatus
 from adlatus.wire.vector_stores import FileStatus
 
 LEASE_S = 15.0
 """Seconds a lease lasts without a heartbeat."""
+
+PREFERRED_S = 2.0
+"""Seconds for which a run that needs a sandbox is left to the executor that has its thread's."""
 
 CLAIMABLE = (RunStatus.QUEUED, RunStatus.IN_PROGRESS, RunStatus.CANCELLING)
 """Statuses in which somebody has to work on a run."""
@@ -58,14 +63,11 @@ class Interruption(enum.Enum):
 
 @dataclass(frozen=True)
 class Claim:
-    """What an executor brings to a run that it wants: its name and a fresh fencing token.
-
-    `searches`: whether it can reach the index of files.
-    """
+    """What an executor brings to a run that it wants: its name, a fresh fencing token, and what it is able to do."""
 
     owner: str
     token: str
-    searches: bool = True
+    abilities: frozenset[Ability] = frozenset()
 
 
 @dataclass
@@ -118,9 +120,9 @@ def chunks_key(file_id: str, seq: int, attempt: int) -> str:
     return f"{file_id}.{seq}.{attempt}"
 
 
-def new_claim(owner: str, *, searches: bool = True) -> Claim:
+def new_claim(owner: str, abilities: Collection[Ability] = ()) -> Claim:
     """A claim with a token that was never used before."""
-    return Claim(owner, secrets.token_hex(16), searches)
+    return Claim(owner, secrets.token_hex(16), frozenset(abilities))
 
 
 lease_end: ColumnElement[datetime] = func.now() + text(f"interval '{LEASE_S} seconds'")
@@ -129,11 +131,16 @@ lease_end: ColumnElement[datetime] = func.now() + text(f"interval '{LEASE_S} sec
 FREED = {"lease_owner": null(), "lease_token": null(), "lease_expires_at": null()}
 """Column values of work without a lease."""
 
+_owner = param("owner", Text())
+
 AnyLease = TypeVar("AnyLease", bound=Lease | FileLease)
 
 
 class Leases(Generic[AnyLease]):
-    """The leases on the rows of one table, whose lease columns are those of runs."""
+    """The leases on the rows of one table, whose lease columns are those of runs.
+
+    `due` may have the parameters `owner` and, with `by_ability`, `abilities`: those of who claims.
+    """
 
     def __init__(
         self,
@@ -142,17 +149,17 @@ class Leases(Generic[AnyLease]):
         claimable: Sequence[str],
         of: Callable[[Row], AnyLease],
         *,
-        due: ColumnElement[bool] | None = None,
-        searches: bool = True,
+        due: ColumnElement[bool],
+        by_ability: bool = False,
     ) -> None:
-        self.searches = searches
         self._of = of
+        self._by_ability = by_ability
         free = (
             select(*keys)
             .where(
                 table.c.status.in_(claimable),
                 or_(table.c.lease_token.is_(None), table.c.lease_expires_at < func.now()),
-                true() if due is None else due,
+                due,
             )
             .order_by(table.c.created_at, table.c.seq)
             .limit(param("row_limit", BigInteger()))
@@ -163,7 +170,7 @@ class Leases(Generic[AnyLease]):
             update(table)
             .where(tuple_(*keys).in_(free))
             .values(
-                lease_owner=param("owner", Text()),
+                lease_owner=_owner,
                 lease_token=param("token", Text()) + identity,
                 lease_expires_at=lease_end,
                 attempt=table.c.attempt + 1,
@@ -185,10 +192,14 @@ class Leases(Generic[AnyLease]):
             update(table).where(table.c.lease_token.is_not(None)).values(abandoned).returning(table.c.id)
         )
 
-    async def claim(self, connection: Connection, owner: str, limit: int) -> list[AnyLease]:
-        """Up to `limit` pieces of work that nobody does, the oldest first, leased to `owner`."""
+    async def claim(
+        self, connection: Connection, owner: str, limit: int, abilities: Collection[Ability] = ()
+    ) -> list[AnyLease]:
+        """Up to `limit` pieces of work that nobody does and that `owner` can do, the oldest first, leased to it."""
+        able = {"abilities": sorted(abilities)} if self._by_ability else {}
         token = secrets.token_hex(16)
-        return [self._of(row) for row in await connection.fetch(self._claim, owner=owner, token=token, row_limit=limit)]
+        rows = await connection.fetch(self._claim, owner=owner, token=token, row_limit=limit, **able)
+        return [self._of(row) for row in rows]
 
     async def heartbeat(self, connection: Connection, tokens: list[str]) -> dict[str, str]:
         """Renew the leases of `tokens`; the status by token of those that still hold. What is missing is lost."""
@@ -227,11 +238,24 @@ def _of_file(row: Row) -> FileLease:
     )
 
 
-RUNS: Leases[Lease] = Leases(runs, (runs.c.id,), CLAIMABLE, _of_run)
-RUNS_WITHOUT_SEARCH: Leases[Lease] = Leases(
-    runs, (runs.c.id,), CLAIMABLE, _of_run, due=cast(runs.c.tools, Text).not_like('%"file_search"%'), searches=False
+_waits_for_its_sandbox = and_(
+    literal(Ability.SANDBOX.value) == any_(runs.c.needs),
+    func.greatest(runs.c.claimable_at, runs.c.lease_expires_at)
+    > func.now() - text(f"interval '{PREFERRED_S} seconds'"),
+    sandbox_sessions.elsewhere(runs.c.thread_id, _owner),
 )
-"""For executors that cannot reach the index. A function of that name is left to others too."""
+
+RUNS: Leases[Lease] = Leases(
+    runs,
+    (runs.c.id,),
+    CLAIMABLE,
+    _of_run,
+    due=or_(
+        runs.c.status == RunStatus.CANCELLING,  # to end it nothing is needed
+        and_(runs.c.needs.bool_op("<@")(param("abilities", ARRAY(Text))), not_(_waits_for_its_sandbox)),
+    ),
+    by_ability=True,
+)
 FILES: Leases[FileLease] = Leases(
     vector_store_files,
     (vector_store_files.c.vector_store_id, vector_store_files.c.id),

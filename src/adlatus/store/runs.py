@@ -178,6 +178,8 @@ def move(
     values: dict[str, Any] = {"status": literal(target.value)}
     if target is RunStatus.IN_PROGRESS:
         values["started_at"] = unix_now
+    if target is RunStatus.QUEUED:
+        values["claimable_at"] = func.now()
     if target is RunStatus.REQUIRES_ACTION:
         values |= FREED | {"required_action": param("new_action", JSON())}
     else:

@@ -220,6 +220,9 @@ runs = Table(
     Column("lease_expires_at", DateTime(timezone=True)),
     Column("attempt", Integer, nullable=False, server_default=text("0")),
     Column("abandoned", Integer, nullable=False, server_default=text("0")),
+    # Abilities that its executor must have; since when it was last in want of one, leases apart
+    Column("needs", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("claimable_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     CheckConstraint(_one_of("status", RunStatus), "status"),
     CheckConstraint(f"(status IN ({_listed(ENDED)})) = (expires_at IS NULL)", "expires_at"),
     CheckConstraint("(status = 'completed') = (completed_at IS NOT NULL)", "completed_at"),
@@ -443,6 +446,38 @@ index_owner = Table(
     Column("id", Text, nullable=False),
     CheckConstraint("singleton", "singleton"),
     comment="The embedded index that has the chunks of this database's files: the id in its folder",
+)
+
+executors = Table(
+    "executors",
+    metadata,
+    _id(),
+    Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("heartbeat", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("runs", Boolean, nullable=False),
+    Column("ingestion", Boolean, nullable=False),
+    Column("search", Boolean, nullable=False),
+    Column("sandbox", Boolean, nullable=False),
+    Column("sandbox_engine", Text),
+    Column("sandbox_problem", Text),
+    CheckConstraint("sandbox = (sandbox_engine IS NOT NULL)", "sandbox_engine"),
+    CheckConstraint("NOT sandbox OR sandbox_problem IS NULL", "sandbox_problem"),
+    prefixes=["UNLOGGED"],
+    comment="The processes that execute, and what each can do; a crash of PostgreSQL empties it until they tell again",
+)
+
+sandbox_sessions = Table(
+    "sandbox_sessions",
+    metadata,
+    Column("thread_id", Text, ForeignKey("threads.id", ondelete="CASCADE"), primary_key=True),
+    Column("executor_id", Text, ForeignKey("executors.id", ondelete="CASCADE"), nullable=False),
+    Column("engine", Text, nullable=False),
+    Column("box", Text, nullable=False),
+    Column("opened_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("last_used_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Index(None, "executor_id"),
+    prefixes=["UNLOGGED"],
+    comment="Which executor has the sandbox of a thread; a crash of PostgreSQL empties it",
 )
 
 run_events = Table(

@@ -17,6 +17,7 @@ from adlatus.runs import code
 from adlatus.runs.calls import Call
 from adlatus.runs.tools import workspace
 from adlatus.runs.tools.work import ToolFailed, Work
+from adlatus.store import sandbox_sessions
 from adlatus.wire import steps
 from adlatus.wire.common import Json, LastError
 from adlatus.wire.steps import ASKED, EXTRA, code_interpreter_call
@@ -116,6 +117,9 @@ async def _execute(sandboxes: Sandboxes, written: str, outcome: "_Outcome") -> N
     for is_last in (False, True):
         try:
             async with sandboxes.use(work.thread_id) as sandbox:
+                await sandbox_sessions.record(
+                    work.resources.database, work.thread_id, work.resources.executor_id, sandboxes.engine, sandbox.box
+                )
                 given, earlier = await workspace.given(work), await workspace.earlier(work)
                 if sandbox.is_fresh and earlier.has_executed:
                     outcome.log(_NEW_SESSION)
