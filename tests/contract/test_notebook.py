@@ -262,7 +262,8 @@ def test_the_table_becomes_three_charts_and_a_file(session: Session) -> None:
     assert "mean" in client.files.content(annotation.file_path.file_id).read().decode()
     [run] = client.beta.threads.runs.list(thread.id).data
     steps = client.beta.threads.runs.steps.list(run.id, thread_id=thread.id, order="asc").data
-    [called] = steps[0].step_details.tool_calls  # type: ignore[union-attr]
+    assert steps[0].step_details.type == "tool_calls"
+    [called] = steps[0].step_details.tool_calls
     assert called.type == "code_interpreter"
     assert [output.type for output in called.code_interpreter.outputs] == ["image"] * 3 + ["logs"]
 

@@ -220,7 +220,7 @@ def test_a_recorded_session_with_code_replays_with_the_same_answers(
 ) -> None:
     exchanges = with_file(load(folder_of(reference) / f"{name}.json"))
     first, *others = turns_of(exchanges)
-    played = [{"expect": {"tool_results": {}}, "answers": others}, {"answer": first}]
+    played: list[dict[str, Any]] = [{"expect": {"tool_results": {}}, "answers": others}, {"answer": first}]
     with interpreting(loop, new_database(), tmp_path, "bubblewrap", played) as server, client_of(server) as http:
         replay = Replay(http, exchanges, DEVIATIONS, name)
         replay.run()

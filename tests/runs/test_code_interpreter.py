@@ -87,7 +87,7 @@ def interpreter(
     request: pytest.FixtureRequest, loop: Loop, new_database: Callable[[], str], tmp_path_factory: Any
 ) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("script")
-    with interpreting(loop, new_database(), folder, request.param, SCRIPT, code_timeout_s=3) as server:
+    with interpreting(loop, new_database(), folder, request.param, SCRIPT, code_timeout_s=8) as server:
         yield server
 
 
