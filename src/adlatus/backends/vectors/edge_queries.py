@@ -31,8 +31,8 @@ class EdgeDialect:
         return edge.Filter(must_not=[condition])
 
     def one_of(self, field: str, values: list[str]) -> Condition:
-        """Strings only: the engine would take a boolean for a number."""
-        return edge.FieldCondition(field, match=edge.MatchAny(values))
+        """Strings only: the engine would take a boolean for a number. A single one is checked faster than a list."""
+        return edge.FieldCondition(field, match=edge.MatchValue(*values) if len(values) == 1 else edge.MatchAny(values))
 
     def ordered(self, field: str, order: Order, bound: float) -> Condition:
         """A range that is open on one side."""
