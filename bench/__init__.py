@@ -3,7 +3,7 @@
 `python -m bench` (or `make bench`); method and results are in docs/performance.md. From the outside in:
 
 - `__main__`      options, the table, the JSON file
-- `rows_streams`, `rows_requests`, `rows_deployment`   what each row of the table measures
+- `rows_streams`, `rows_requests`, `rows_deployment`, `rows_vectors`   what each row of the table measures
 - `site`          everything that has to run for it, the turns between floor and server, what they need beforehand
 - `targets`       which number of a row is judged, and by what
 - `load`          the load, in processes of its own

@@ -13,10 +13,16 @@ from pathlib import Path
 
 import psutil
 
-from bench import rows_deployment, rows_requests, rows_streams
+from adlatus.errors import StartupError, Unavailable
+from bench import rows_deployment, rows_requests, rows_streams, rows_vectors
 from bench.site import Options, Site, busy_share, open_site
 from bench.targets import NOT_YET, Row
 
+ALONE: dict[str, Callable[[Options], list[Row]]] = {
+    "P8": rows_deployment.idle,
+    "P9": rows_vectors.search,
+}
+"""Measured before anything else of the benchmark runs."""
 MEASURES: dict[str, Callable[[Site], list[Row]]] = {
     "P1": rows_streams.first_delta,
     "P2": rows_streams.runs_per_second,
@@ -28,7 +34,7 @@ MEASURES: dict[str, Callable[[Site], list[Row]]] = {
     "P11": rows_requests.write_tail,
     "P12": rows_requests.read_beside_streams,
 }
-ALL = sorted({*MEASURES, "P8", *NOT_YET}, key=lambda name: int(name[1:]))
+ALL = sorted({*ALONE, *MEASURES, *NOT_YET}, key=lambda name: int(name[1:]))
 
 
 def main() -> None:
@@ -86,8 +92,8 @@ def _names(value: str) -> list[str]:
 
 def _measured(options: Options, only: list[str], failed: dict[str, str]) -> Iterator[Row]:
     """The rows, one after the other; why others could not be measured goes to `failed`."""
-    if "P8" in only:
-        yield from _told("P8", partial(rows_deployment.idle, options), failed)
+    for name in [name for name in ALONE if name in only]:
+        yield from _told(name, partial(ALONE[name], options), failed)
     if wanted := [name for name in MEASURES if name in only]:
         with open_site(options) as site:
             for name in wanted:
@@ -99,7 +105,7 @@ def _told(name: str, measure: Callable[[], list[Row]], failed: dict[str, str]) -
     begun = time.monotonic()
     try:
         rows = measure()
-    except (OSError, RuntimeError, ExceptionGroup, multiprocessing.TimeoutError) as error:
+    except (OSError, RuntimeError, ExceptionGroup, multiprocessing.TimeoutError, StartupError, Unavailable) as error:
         failed[name] = str(error) or type(error).__name__
         print(f"{name}: {error!r}", file=sys.stderr)
         return []

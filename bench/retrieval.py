@@ -1,7 +1,7 @@
 """`python -m bench.retrieval`: how well file search finds, on labelled questions that nothing was tuned on.
 
 Each set is a vector store of the embedded index, with windows of 800 tokens that overlap by 400 and the local model.
-Rows: by meaning only, by words only, both fused by the engine (DBSF), both as the server ranks them. `--fit` prints
+Rows: by meaning only, by words only, both fused by the index (DBSF), both as the server ranks them. `--fit` prints
 the curves of `retrieval.calibration` as the other half of the questions has them.
 """
 

@@ -1,4 +1,4 @@
-"""`python -m bench.vectors`: row P9, how fast the embedded index is, over its own protocol.
+"""`python -m bench.vectors`: how fast the embedded index is, over its own protocol; row P9 with more of its numbers.
 
 Made-up chunks: vectors in clusters, as those of texts about some topics are, and words as often as Zipf has them,
 nearly half of them stop words as in English, which no index keeps. They are inserted file by file, the stores in turn.
@@ -28,8 +28,12 @@ from bench.targets import percentile
 
 DIMENSIONS = 384
 SPACE = Space("bench", DIMENSIONS)
+CHUNKS = 100_000
 STORES = 20
 CHUNKS_PER_FILE = 50
+WORDS = 550
+"""Of a chunk: about 800 tokens."""
+BATCH = 500
 VOCABULARY = 50_000
 ZIPF = 1.1
 COMMONEST = ("the", "of", "and", "to", "in", "is", "that", "it", "for", "was", "on", "are", "with", "as", "this", "be")
@@ -38,6 +42,7 @@ FIRST_RANK = 50
 """How many words are more frequent than the most frequent one that is no stop word."""
 TOPICS = 500
 QUERY_WORDS = 8
+QUERIES = 500
 RESULTS = 20
 SEED = 9
 
@@ -89,17 +94,34 @@ class Made:
         ]
 
 
-async def inserted_per_second(index: EdgeIndex, chunks: Iterator[Chunk], batch: int) -> float:
+async def inserted_per_second(index: EdgeIndex, chunks: Iterator[Chunk]) -> float:
     """Chunks per second of `upsert`, with nothing of making them up."""
     count, spent_s = 0, 0.0
-    while some := list(islice(chunks, batch)):
+    while some := list(islice(chunks, BATCH)):
         begun = time.perf_counter()
         await index.upsert(SPACE, some)
         spent_s += time.perf_counter() - begun
         count += len(some)
-        if count % (100 * batch) == 0:
+        if count % (100 * BATCH) == 0:
             print(f"{count:,} chunks, {count / spent_s:,.0f}/s", file=sys.stderr)
     return count / spent_s
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Of one search in milliseconds, one at a time. `cpu_ms` is the engine's, which a busy machine changes least."""
+
+    p50_ms: float
+    p95_ms: float
+    cpu_ms: float
+
+
+async def speed(index: EdgeIndex, made: Made, queries: int, limit: int) -> Speed:
+    """How long so many searches take."""
+    searches = made.searches(queries, limit)
+    used_s = cpu_s(index)
+    p50, p95 = await latencies_ms(lambda search: index.search(SPACE, search), searches)
+    return Speed(p50, p95, 1000 * (cpu_s(index) - used_s) / len(searches))
 
 
 async def latencies_ms(ask: Callable[[Search], Awaitable[object]], searches: Sequence[Search]) -> tuple[float, float]:
@@ -113,7 +135,7 @@ async def latencies_ms(ask: Callable[[Search], Awaitable[object]], searches: Seq
 
 
 def cpu_s(index: EdgeIndex) -> float:
-    """CPU seconds that the engine's process has used: what a busy machine does not change."""
+    """CPU seconds that the engine's process has used."""
     assert index.engine_pid is not None, "it is open"
     times = psutil.Process(index.engine_pid).cpu_times()
     return times.user + times.system
@@ -137,20 +159,20 @@ async def run(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
 
     async def measure(when: str) -> None:
         for name, limit in (("results", RESULTS), ("candidates", CANDIDATES)):
-            await latencies_ms(lambda search: index.search(SPACE, search), made.searches(STORES, limit))
-            searches = made.searches(arguments.queries, limit)
-            used_s = cpu_s(index)
-            p50, p95 = await latencies_ms(lambda search: index.search(SPACE, search), searches)
-            found[f"{when}: {limit} {name}, engine's CPU ms"] = 1000 * (cpu_s(index) - used_s) / len(searches)
-            found[f"{when}: {limit} {name}, p50 ms"], found[f"{when}: {limit} {name}, p95 ms"] = p50, p95
-        p50, _ = await latencies_ms(lambda search: index.languages(SPACE, search.vector_store_ids), searches[:100])
+            await speed(index, made, STORES, limit)
+            taken = await speed(index, made, arguments.queries, limit)
+            found[f"{when}: {limit} {name}, engine's CPU ms"] = taken.cpu_ms
+            found[f"{when}: {limit} {name}, p50 ms"] = taken.p50_ms
+            found[f"{when}: {limit} {name}, p95 ms"] = taken.p95_ms
+        searches = made.searches(5 * STORES, RESULTS)
+        p50, _ = await latencies_ms(lambda search: index.languages(SPACE, search.vector_store_ids), searches)
         found[f"{when}: languages, p50 ms"] = p50
         found[f"{when}: engine's memory, MB"] = resident_mb(index)
         found[f"{when}: disk, MB"] = disk_mb(folder)
         print(*(f"{name} = {number:,.1f}" for name, number in found.items()), sep="\n", file=sys.stderr)
 
     async with open_edge(folder) as index:
-        found["inserted per second"] = await inserted_per_second(index, made.chunks(arguments.chunks), 500)
+        found["inserted per second"] = await inserted_per_second(index, made.chunks(arguments.chunks))
         await measure("inserted")
     begun = time.perf_counter()
     async with open_edge(folder) as index:
@@ -168,9 +190,9 @@ async def run(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
 def main() -> None:
     """Options, the measurement, the JSON file."""
     parser = argparse.ArgumentParser(prog="python -m bench.vectors", description="Measure the embedded vector index.")
-    parser.add_argument("--chunks", type=int, default=100_000)
-    parser.add_argument("--words", type=int, default=550, help="per chunk; 550 are about 800 tokens")
-    parser.add_argument("--queries", type=int, default=500)
+    parser.add_argument("--chunks", type=int, default=CHUNKS)
+    parser.add_argument("--words", type=int, default=WORDS, help="per chunk; 550 are about 800 tokens")
+    parser.add_argument("--queries", type=int, default=QUERIES)
     parser.add_argument("--optimize", action="store_true", help="also let the engine build its graphs: minutes of CPU")
     parser.add_argument("--json", type=Path, default=Path("bench-results-vectors.json"))
     arguments = parser.parse_args()

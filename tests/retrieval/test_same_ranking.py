@@ -56,7 +56,7 @@ def test_hits_and_scores_are_the_same_on_both_engines(loop: Loop, tmp_path: Path
 
 
 def test_weights_rank_alike(loop: Loop, tmp_path: Path) -> None:
-    """By their order only: the engines differ in the third digit of weighted ranks."""
+    """By the best only: of equals in one half it is for each engine to say who has the better rank."""
     chance = random.Random(11)
     chunks = [chunk("vs_0", n, " ".join(chance.choices(WORDS, k=12)), _vector(chance)) for n in range(60)]
     search = Search(["vs_0"], "word1 word5 word7", _vector(chance), weights=Weights(0.9, 0.1), limit=1)

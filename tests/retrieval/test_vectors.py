@@ -232,6 +232,20 @@ def test_the_languages_of_stores_are_told(index: Asking) -> None:
     assert index.languages(index.store()) == frozenset()
 
 
+def test_the_languages_of_a_store_follow_what_is_written_to_it(index: Asking) -> None:
+    store, other = index.store(), index.store()
+    index.upsert(chunk(store, language="german"), chunk(other, language="french"))
+    assert index.languages(store, other) == {"german", "french"}
+    index.upsert(chunk(store, file="file-b", language="english"))
+    assert index.languages(store) == {"german", "english"}
+    index.upsert(chunk(store, language="dutch"))
+    assert index.languages(store) == {"dutch", "english"}
+    index.delete(store, "file-b")
+    assert index.languages(store) == {"dutch"}
+    index.delete(store)
+    assert index.languages(store, other) == {"french"}
+
+
 def test_a_query_finds_words_in_the_languages_of_the_store(index: Asking) -> None:
     store = index.store()
     index.upsert(

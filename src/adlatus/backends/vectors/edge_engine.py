@@ -13,7 +13,7 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -41,6 +41,7 @@ class Engine:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._shards: dict[str, edge.EdgeShard] = {}
+        self._languages: dict[tuple[str, str], frozenset[str]] = {}  # by shard and store, until the store is written to
         for path in sorted(folder.glob(f"{PREFIX}*")):
             if path.suffix == _UNFINISHED:
                 shutil.rmtree(path)
@@ -80,6 +81,7 @@ class Engine:
 
     def upsert(self, space: Space, chunks: Sequence[Chunk]) -> None:
         """Write chunks to the log of the shard; `flush` makes them durable."""
+        self._forget_languages({chunk.vector_store_id for chunk in chunks})
         self._shard(space).update(edge.UpdateOperation.upsert_points([point(space, chunk) for chunk in chunks]))
 
     def flush(self, space: Space) -> None:
@@ -88,6 +90,7 @@ class Engine:
 
     def delete(self, vector_store_id: str, file_id: str | None) -> None:
         """Remove chunks from all shards."""
+        self._forget_languages({vector_store_id})
         self._everywhere(edge.UpdateOperation.delete_points_by_filter(belonging(vector_store_id, file_id)))
 
     def set_attributes(self, vector_store_id: str, file_id: str, attributes: Mapping[str, Scalar]) -> None:
@@ -111,10 +114,19 @@ class Engine:
         return [points.chunk_of(record.payload) for record in found]
 
     def languages(self, space: Space, vector_store_ids: Sequence[str]) -> frozenset[str]:
-        """The languages of the chunks of some stores."""
-        stores = of_stores(vector_store_ids)
-        request = edge.FacetRequest("language", limit=points.MAX_LANGUAGES, exact=True, filter=stores)
-        return frozenset(str(hit.value) for hit in self._shard(space).facet(request).hits)
+        """The languages of the chunks of some stores. Every search asks, and the engine looks at every chunk for it."""
+        return frozenset().union(*(self._languages_of(space, each) for each in vector_store_ids))
+
+    def _languages_of(self, space: Space, vector_store_id: str) -> frozenset[str]:
+        key = space.collection, vector_store_id
+        if key not in self._languages:
+            stores = of_stores([vector_store_id])
+            request = edge.FacetRequest("language", limit=points.MAX_LANGUAGES, exact=True, filter=stores)
+            self._languages[key] = frozenset(str(hit.value) for hit in self._shard(space).facet(request).hits)
+        return self._languages[key]
+
+    def _forget_languages(self, vector_store_ids: Collection[str]) -> None:
+        self._languages = {key: known for key, known in self._languages.items() if key[1] not in vector_store_ids}
 
     def search(self, space: Space, search: Search) -> list[Hit]:
         """The best hits."""

@@ -3,16 +3,15 @@
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID, uuid5
 
 from adlatus.backends.vectors.filters import NUMBERS, TERMS, Scalar, check_depth, number_fields, searchable
-from adlatus.backends.vectors.protocol import Chunk, Hit, Search, Space, Vector
+from adlatus.backends.vectors.protocol import Chunk, Search, Space, Vector
 from adlatus.backends.vectors.sparse import Sparse, encodable, encode_document, encode_query
 
 DENSE = "dense"
 BM25 = "bm25"
-RRF_K = 60
 HNSW_M = 0  # no graph over all tenants: every search is within a store,
 HNSW_PAYLOAD_M = 16  # and each store has its own
 MAX_LANGUAGES = 64
@@ -146,26 +145,6 @@ def to_index(search: Search, there: Iterable[str]) -> list[str]:
     return sorted(wanted - indexed)[: max(0, min(free, MAX_NEW_INDEXES))]
 
 
-def candidates(search: Search) -> int:
-    """How many chunks of each half are fused."""
-    return max(search.candidates, search.limit)
-
-
-class ScoredPoint(Protocol):
-    """A point as both engines return it."""
-
-    @property
-    def id(self) -> object: ...
-    @property
-    def score(self) -> float: ...
-    @property
-    def payload(self) -> Mapping[str, Any] | None: ...
-
-
-def hits(found: Sequence[ScoredPoint], halves: Mapping[str, Sequence[ScoredPoint]]) -> list[Hit]:
-    """What was found, with the scores that it has in the halves."""
-    scores = {name: {str(each.id): each.score for each in half} for name, half in halves.items()}
-    cosines, bm25s = scores.get(DENSE, {}), scores.get(BM25, {})
-    return [
-        Hit(chunk_of(each.payload), each.score, cosines.get(str(each.id)), bm25s.get(str(each.id))) for each in found
-    ]
+def to_find(search: Search, halves: int) -> int:
+    """How many chunks to ask each half for: those to be fused, or those to be returned where there is only one."""
+    return max(search.candidates, search.limit) if halves > 1 else search.limit

@@ -165,7 +165,7 @@ class QdrantIndex:
         return frozenset(str(hit.value) for hit in found.hits)
 
     async def search(self, space: Space, search: Search) -> list[Hit]:
-        """The best hits, best first, in one request."""
+        """The best hits, best first, in two requests."""
         points.check_search(space, search)
         await self.ensure(space)
         with self._asked():

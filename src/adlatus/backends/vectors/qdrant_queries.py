@@ -1,17 +1,18 @@
 """What is asked of a Qdrant server, in its client's classes: the schema of a collection, points, filters, queries."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from qdrant_client import AsyncQdrantClient, models
 
 from adlatus.backends.vectors import points
 from adlatus.backends.vectors.filters import Order, compiled
+from adlatus.backends.vectors.fusion import Ranking
 from adlatus.backends.vectors.points import BM25, DENSE
 from adlatus.backends.vectors.protocol import Chunk, Hit, Search, Space
 
 Condition = models.FieldCondition | models.Filter
-_Part = tuple[str, models.NearestQuery, models.SearchParams | None]
+_Part = tuple[models.NearestQuery, models.SearchParams | None]
 
 
 class QdrantDialect:
@@ -79,46 +80,24 @@ def point(space: Space, chunk: Chunk) -> models.PointStruct:
 
 
 async def hybrid(client: AsyncQdrantClient, space: Space, search: Search) -> list[Hit]:
-    """The hits of a search. The scores of its halves come in the same request."""
+    """The hits of a search: both halves in one request, then the texts of the best."""
     vector, words = points.halves(space, search)
     stores = of_stores(search.vector_store_ids)
-    wanted = stores if search.filter is None else models.Filter(must=[stores, compiled(search.filter, DIALECT)])
     parts: dict[str, _Part] = {}
     if vector is not None:
-        parts[DENSE] = DENSE, models.NearestQuery(nearest=vector), None
+        parts[DENSE] = models.NearestQuery(nearest=vector), None
     if words is not None:
         sparse = models.SparseVector(indices=words.indices, values=words.values)
         of_tenant = models.SearchParams(idf=models.IdfCorpusParams(corpus=stores))
-        parts[BM25] = BM25, models.NearestQuery(nearest=sparse), of_tenant
+        parts[BM25] = models.NearestQuery(nearest=sparse), of_tenant
     if not parts:
         return []
-    requests = [_best(search, wanted, parts)]
-    if len(parts) > 1:
-        requests += [_half(search, wanted, part) for part in parts.values()]
-    answers = await client.query_batch_points(space.collection, requests)
-    found, *rest = [answer.points for answer in answers]
-    return points.hits(found, dict(zip(parts, rest or [found], strict=True)))
-
-
-def _best(search: Search, wanted: models.Filter, parts: Mapping[str, _Part]) -> models.QueryRequest:
-    if len(parts) == 1:
-        [(using, query, params)] = parts.values()
-        return models.QueryRequest(
-            query=query, using=using, filter=wanted, params=params, limit=search.limit, with_payload=True
-        )
-    prefetches = [
-        models.Prefetch(query=query, using=using, filter=wanted, params=params, limit=points.candidates(search))
-        for using, query, params in parts.values()
+    wanted = stores if search.filter is None else models.Filter(must=[stores, compiled(search.filter, DIALECT)])
+    limit = points.to_find(search, len(parts))
+    requests = [
+        models.QueryRequest(query=query, using=using, filter=wanted, params=params, limit=limit, with_payload=False)
+        for using, (query, params) in parts.items()
     ]
-    weights = search.weights
-    fusion: models.FusionQuery | models.RrfQuery = models.FusionQuery(fusion=models.Fusion.DBSF)
-    if weights is not None:
-        fusion = models.RrfQuery(rrf=models.Rrf(k=points.RRF_K, weights=[weights.embedding, weights.text]))
-    return models.QueryRequest(prefetch=prefetches, query=fusion, limit=search.limit, with_payload=True)
-
-
-def _half(search: Search, wanted: models.Filter, part: _Part) -> models.QueryRequest:
-    using, query, params = part
-    return models.QueryRequest(
-        query=query, using=using, filter=wanted, params=params, limit=points.candidates(search), with_payload=False
-    )
+    answers = await client.query_batch_points(space.collection, requests)
+    ranking = Ranking.of(search, dict(zip(parts, (answer.points for answer in answers), strict=True)))
+    return ranking.hits(await client.retrieve(space.collection, ranking.ids, with_payload=True))
