@@ -35,7 +35,7 @@ nightly: dev ## the long variants too
 	@$(BIN)/pytest --timeout 3600
 
 mutations: dev ## show which contract test catches which wrong shape
-	@$(BIN)/python -m tests.contract.mutations
+	@$(BIN)/pytest -q -s tests/contract/test_mutations.py -m slow
 
 fmt: dev ## format and sort imports
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .

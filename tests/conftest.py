@@ -10,8 +10,8 @@ import socket
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -24,6 +24,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from openai import OpenAI
 
 from adlatus.app import create_app
+from adlatus.backends import postgres_cluster
 from adlatus.backends.embeddings import fetch, local
 from adlatus.backends.embeddings.local import LocalModel
 from adlatus.backends.postgres import embedded_postgres
@@ -41,7 +42,6 @@ os.environ.pop("ADLATUS_DATA_DIR", None)
 configure_logging("json", "warning")  # the servers of this process log what matters, to stderr
 
 Result = TypeVar("Result")
-TEMPLATE = "adlatus_test_template"
 KEYS = 4000
 BETA = {"OpenAI-Beta": "assistants=v2"}
 
@@ -153,13 +153,24 @@ def postgres(loop: Loop) -> Iterator[str]:
     if dsn := os.environ.get("ADLATUS_TEST_DATABASE_URL"):
         yield dsn
         return
+    with loop.stack() as opened:
+        yield loop.run(opened.enter_async_context(scratch_postgres()))
+
+
+@asynccontextmanager
+async def scratch_postgres() -> AsyncIterator[str]:
+    """The DSN of an embedded PostgreSQL whose data are lost with the machine, and so never waits for its disk."""
     # Beside the system's temporary folder's root, because the database's own user has to get in
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="adlatus-tests-", dir="/tmp")))
+    with (
+        tempfile.TemporaryDirectory(prefix="adlatus-tests-", dir="/tmp") as name,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        folder = Path(name)
         folder.chmod(0o755)
-        opened = stack.enter_context(loop.stack())
-        embedded = loop.run(opened.enter_async_context(embedded_postgres(folder / "data")))
-        yield embedded.dsn
+        patch.setitem(postgres_cluster.SETTINGS, "fsync", "off")
+        async with embedded_postgres(folder / "data") as embedded:
+            patch.undo()  # as soon as it runs
+            yield embedded.dsn
 
 
 def _named(dsn: str, database: str) -> str:
@@ -179,15 +190,16 @@ async def _execute(dsn: str, *statements: str) -> None:
 @pytest.fixture(scope="session")
 def template(loop: Loop, postgres: str) -> str:
     """The name of a database that the migrations have built."""
-    loop.run(_execute(postgres, f"DROP DATABASE IF EXISTS {TEMPLATE}", f"CREATE DATABASE {TEMPLATE}"))
-    loop.run(migrate.upgrade(_named(postgres, TEMPLATE)))
-    return TEMPLATE
+    name = f"adlatus_test_template_{uuid.uuid4().hex}"
+    loop.run(_execute(postgres, f"CREATE DATABASE {name}"))
+    loop.run(migrate.upgrade(_named(postgres, name)))
+    return name
 
 
 @pytest.fixture(scope="session")
 def new_database(loop: Loop, postgres: str, template: str) -> Iterator[Callable[[], str]]:
     """Makes databases, each at head, and drops them at the end."""
-    made: list[str] = []
+    made = [template]
 
     def make(*, empty: bool = False) -> str:
         name = f"adlatus_test_{uuid.uuid4().hex}"
@@ -251,7 +263,7 @@ class _QuietServer(uvicorn.Server):
 
 def _wait_until_up(url: str) -> None:
     transport = httpx.HTTPTransport(retries=20)
-    with httpx.Client(transport=transport) as client:
+    with httpx.Client(transport=transport, timeout=60) as client:
         client.get(f"{url}/healthz").raise_for_status()
 
 
