@@ -33,7 +33,7 @@ from adlatus.settings import Settings
 from adlatus.store import migrate
 from adlatus.store.db import Database, open_database
 from adlatus.telemetry import Metrics, configure_logging
-from tests.witness import WITNESS
+from tests.witness import WITNESS, worker_of
 
 MACHINE_DATA_DIR = Settings().data_dir
 """Where `adlatus models fetch` has put the local model, if it ran; tests have data folders of their own."""
@@ -52,8 +52,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What judges the whole suite comes after all of it."""
-    items.sort(key=lambda item: item.path.name == "test_whole_suite.py")
+    """Files with slow tests first, lest one worker be left with them; what judges the whole suite after all of it."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path.name == "test_whole_suite.py", item.path not in slow))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker leaves what its servers sent to the one that judges the whole suite."""
+    if worker := worker_of(session.config):
+        WITNESS.leave(worker.told)
 
 
 def missing(component: str, reason: str) -> NoReturn:
