@@ -4,8 +4,8 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 SETUP_LOG := $(VENV)/setup.log
 COMPILE := $(CURDIR)/$(BIN)/pip-compile -q --strip-extras --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
-# Three workers for two cores, because tests also wait; a file's tests stay together, with what they share.
-SHARED := -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+# Three workers for two cores, because tests also wait.
+SHARED := -n 3 --max-worker-restart 0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup models sandbox dev run check test nightly mutations conformance fmt lint types imports migrate revision bench \

@@ -33,7 +33,8 @@ from adlatus.settings import Settings
 from adlatus.store import migrate
 from adlatus.store.db import Database, open_database
 from adlatus.telemetry import Metrics, configure_logging
-from tests.witness import WITNESS, worker_of
+from tests.witness import WITNESS
+from tests.workers import ByFile, worker_of
 
 MACHINE_DATA_DIR = Settings().data_dir
 """Where `adlatus models fetch` has put the local model, if it ran; tests have data folders of their own."""
@@ -57,10 +58,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (item.path.name == "test_whole_suite.py", item.path not in slow))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """Workers get whole files."""
+    return ByFile(config, log)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A worker leaves what its servers sent to the one that judges the whole suite."""
     if worker := worker_of(session.config):
-        WITNESS.leave(worker.told)
+        WITNESS.leave(worker.seen)
 
 
 def missing(component: str, reason: str) -> NoReturn:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adlatus.api.relay import PATHS
+from tests.workers import Worker
 
 Json = dict[str, Any]
 Operation = tuple[str, str]
@@ -46,23 +46,6 @@ class Seen:
     content_type: str
     body: Any
     event: str | None = None
-
-
-@dataclass(frozen=True)
-class Worker:
-    """One of several processes that share the tests: where it leaves what it saw, and how many others there are."""
-
-    told: Path
-    others: int
-
-
-def worker_of(config: pytest.Config) -> Worker | None:
-    """Which worker this process is; `None` if it runs all tests by itself, or only hands them out."""
-    given = getattr(config, "workerinput", None)
-    if given is None:
-        return None
-    shared = Path(config.getoption("basetemp")).parent
-    return Worker(shared / f"{given['workerid']}.seen", given["workercount"] - 1)
 
 
 @dataclass
@@ -121,7 +104,7 @@ class Witness:
     def gather(self, worker: Worker) -> None:
         """Take over what the other workers saw, once they have run all their tests."""
         give_up_at = time.monotonic() + GATHER_TIMEOUT_S
-        while len(left := list(worker.told.parent.glob(f"*{worker.told.suffix}"))) < worker.others:
+        while len(left := list(worker.seen.parent.glob(f"*{worker.seen.suffix}"))) < worker.others:
             assert time.monotonic() < give_up_at, f"only {left} of {worker.others} workers have finished"
             time.sleep(0.1)
         for file in left:

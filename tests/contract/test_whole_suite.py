@@ -11,7 +11,8 @@ from tests.contract.schema import DEVIATIONS, Schema
 from tests.contract.test_openai_types import DEVIATIONS as OF_TYPES
 from tests.contract.test_openai_types import EVENT_TYPES, TYPES, differences
 from tests.contract.test_sdks import ENVIRONMENTS
-from tests.witness import GATHER_TIMEOUT_S, WITNESS, Seen, worker_of
+from tests.witness import GATHER_TIMEOUT_S, WITNESS, Seen
+from tests.workers import worker_of
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "compatibility.md"
 CONTENT_TYPES = {"application/json", "application/octet-stream", "text/event-stream; charset=utf-8"}
