@@ -4,6 +4,8 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 SETUP_LOG := $(VENV)/setup.log
 COMPILE := $(CURDIR)/$(BIN)/pip-compile -q --strip-extras --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+# Three workers for two cores, because tests also wait.
+SHARED := -n 3 --max-worker-restart 0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup models sandbox dev run check test nightly mutations conformance fmt lint types imports migrate revision bench \
@@ -29,13 +31,13 @@ check: dev lint types imports ## before each commit: format, lint, types, import
 	@$(BIN)/pytest -q -m "not slow and not nightly" --ignore tests/faults
 
 test: dev models sandbox lint types imports ## everything but the nightly variants
-	@$(BIN)/pytest -m "not nightly"
+	@$(BIN)/pytest -m "not nightly" $(SHARED)
 
 nightly: dev ## the long variants too
 	@$(BIN)/pytest --timeout 3600
 
 mutations: dev ## show which contract test catches which wrong shape
-	@$(BIN)/python -m tests.contract.mutations
+	@$(BIN)/pytest -q -s tests/contract/test_mutations.py -m slow
 
 fmt: dev ## format and sort imports
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .

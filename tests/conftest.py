@@ -10,8 +10,8 @@ import socket
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -24,6 +24,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from openai import OpenAI
 
 from adlatus.app import create_app
+from adlatus.backends import postgres_cluster
 from adlatus.backends.embeddings import fetch, local
 from adlatus.backends.embeddings.local import LocalModel
 from adlatus.backends.postgres import embedded_postgres
@@ -36,6 +37,7 @@ from adlatus.store import migrate
 from adlatus.store.db import Database, open_database
 from adlatus.telemetry import Metrics, configure_logging
 from tests.witness import WITNESS
+from tests.workers import ByFile, worker_of
 
 MACHINE_DATA_DIR = Settings().data_dir
 """Where `adlatus models fetch` has put the local model, if it ran; tests have data folders of their own."""
@@ -45,7 +47,6 @@ os.environ["ADLATUS_SANDBOX"] = "off"  # who wants sandboxes says so
 configure_logging("json", "warning")  # the servers of this process log what matters, to stderr
 
 Result = TypeVar("Result")
-TEMPLATE = "adlatus_test_template"
 KEYS = 4000
 BETA = {"OpenAI-Beta": "assistants=v2"}
 
@@ -56,8 +57,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What judges the whole suite comes after all of it."""
-    items.sort(key=lambda item: item.path.name == "test_whole_suite.py")
+    """Files with slow tests first, lest one worker be left with them; what judges the whole suite after all of it."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path.name == "test_whole_suite.py", item.path not in slow))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """Workers get whole files."""
+    return ByFile(config, log)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker leaves what its servers sent to the one that judges the whole suite."""
+    if worker := worker_of(session.config):
+        WITNESS.leave(worker.seen)
 
 
 def missing(component: str, reason: str) -> NoReturn:
@@ -157,13 +171,24 @@ def postgres(loop: Loop) -> Iterator[str]:
     if dsn := os.environ.get("ADLATUS_TEST_DATABASE_URL"):
         yield dsn
         return
+    with loop.stack() as opened:
+        yield loop.run(opened.enter_async_context(scratch_postgres()))
+
+
+@asynccontextmanager
+async def scratch_postgres() -> AsyncIterator[str]:
+    """The DSN of an embedded PostgreSQL whose data are lost with the machine, and so never waits for its disk."""
     # Beside the system's temporary folder's root, because the database's own user has to get in
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="adlatus-tests-", dir="/tmp")))
+    with (
+        tempfile.TemporaryDirectory(prefix="adlatus-tests-", dir="/tmp") as name,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        folder = Path(name)
         folder.chmod(0o755)
-        opened = stack.enter_context(loop.stack())
-        embedded = loop.run(opened.enter_async_context(embedded_postgres(folder / "data")))
-        yield embedded.dsn
+        patch.setitem(postgres_cluster.SETTINGS, "fsync", "off")
+        async with embedded_postgres(folder / "data") as embedded:
+            patch.undo()  # as soon as it runs
+            yield embedded.dsn
 
 
 def _named(dsn: str, database: str) -> str:
@@ -183,15 +208,16 @@ async def _execute(dsn: str, *statements: str) -> None:
 @pytest.fixture(scope="session")
 def template(loop: Loop, postgres: str) -> str:
     """The name of a database that the migrations have built."""
-    loop.run(_execute(postgres, f"DROP DATABASE IF EXISTS {TEMPLATE}", f"CREATE DATABASE {TEMPLATE}"))
-    loop.run(migrate.upgrade(_named(postgres, TEMPLATE)))
-    return TEMPLATE
+    name = f"adlatus_test_template_{uuid.uuid4().hex}"
+    loop.run(_execute(postgres, f"CREATE DATABASE {name}"))
+    loop.run(migrate.upgrade(_named(postgres, name)))
+    return name
 
 
 @pytest.fixture(scope="session")
 def new_database(loop: Loop, postgres: str, template: str) -> Iterator[Callable[[], str]]:
     """Makes databases, each at head, and drops them at the end."""
-    made: list[str] = []
+    made = [template]
 
     def make(*, empty: bool = False) -> str:
         name = f"adlatus_test_{uuid.uuid4().hex}"
@@ -281,7 +307,7 @@ class _QuietServer(uvicorn.Server):
 
 def _wait_until_up(url: str) -> None:
     transport = httpx.HTTPTransport(retries=20)
-    with httpx.Client(transport=transport) as client:
+    with httpx.Client(transport=transport, timeout=60) as client:
         client.get(f"{url}/healthz").raise_for_status()
 
 

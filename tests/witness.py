@@ -1,20 +1,25 @@
 """Sees every answer and every stream event that the servers of the tests send, and who asked for it.
 
 What was seen is kept once per shape: the rest of a value's content is of no interest to a schema. Judging it is for
-`tests/contract/test_whole_suite.py`, which runs last.
+`tests/contract/test_whole_suite.py`, which runs last. Where workers share the tests (pytest-xdist), every one leaves
+what it saw in a file, and the one that judges waits for the others.
 """
 
 import json
+import pickle
 import re
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adlatus.api.relay import PATHS
+from tests.workers import Worker
 
 Json = dict[str, Any]
 Operation = tuple[str, str]
@@ -27,6 +32,7 @@ _FREE = frozenset(("metadata", "attributes", "parameters", "schema"))
 """Keys whose values are the client's own."""
 OCTETS = "application/octet-stream"
 """The bytes of files, which are the clients' own."""
+GATHER_TIMEOUT_S = 900
 _RECORDING = re.compile(r"recording (\S+ \d+)")
 _SDK = re.compile(r"(?:Async)?OpenAI/(Python|JS) (\S+)")
 
@@ -88,6 +94,27 @@ class Witness:
                 self._note(operation, response.status_code, kind, content)
 
         response.stream = _Overheard(response.stream, read)
+
+    def leave(self, file: Path) -> None:
+        """Write down what was seen, for the worker that judges it."""
+        unfinished = file.with_suffix(".new")
+        unfinished.write_bytes(pickle.dumps((self.examples, dict(self.sdks), dict(self.recordings), self.broken)))
+        unfinished.rename(file)
+
+    def gather(self, worker: Worker) -> None:
+        """Take over what the other workers saw, once they have run all their tests."""
+        give_up_at = time.monotonic() + GATHER_TIMEOUT_S
+        while len(left := list(worker.seen.parent.glob(f"*{worker.seen.suffix}"))) < worker.others:
+            assert time.monotonic() < give_up_at, f"only {left} of {worker.others} workers have finished"
+            time.sleep(0.1)
+        for file in left:
+            examples, sdks, recordings, broken = pickle.loads(file.read_bytes())
+            self.examples |= examples
+            for operation, found in sdks.items():
+                self.sdks[operation] |= found
+            for operation, found in recordings.items():
+                self.recordings[operation] |= found
+            self.broken += broken
 
     def _note_answer(self, scope: Scope, head: Message, content: bytes) -> None:
         path: str = getattr(scope.get("route"), "path_format", "")

@@ -363,7 +363,7 @@ HANGING = ["[[stall: 1]]", "[[stall]] [[tokens: 9]]", "[[delay: 60]]", "[[pace: 
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -459,4 +459,4 @@ def test_the_command_serves_until_a_signal(sent: signal.Signals) -> None:
                 process.send_signal(sent)
                 with pytest.raises(httpx.TransportError):
                     answer.read()
-        assert process.wait(5) == 0
+        assert process.wait(30) == 0

@@ -1,44 +1,31 @@
 """Deliberate wrong shapes, each caught by the contract test that its entry in `mutations.toml` names.
 
 For every entry: a copy of the package in a temporary folder, one change in one of its files, and the named test run
-against the copy by a process of its own. The test must fail, and for the reason that the entry expects. Before that
-all named tests must pass on a copy without a change.
+against the copy by a process of its own, forked from one that has imported what the package depends on. The test must
+fail, and for the reason that the entry expects. Before that all named tests must pass on a copy without a change.
 """
 
 import asyncio
-import os
+import multiprocessing
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import tomllib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from adlatus.backends.postgres import embedded_postgres
-from adlatus.telemetry import configure_logging
+from tests.conftest import scratch_postgres
+from tests.contract.judge import IMPORTED_BEFORE, judge
 
 ROOT = Path(__file__).parents[2]
 TESTS = Path("tests") / "contract"
 SIDE_BY_SIDE = 2
 RUN_TIMEOUT_S = 300
-JUDGE = """
-import sys
-from pathlib import Path
-
-import adlatus
-import pytest
-
-copy, *arguments = sys.argv[1:]
-if not Path(adlatus.__file__).is_relative_to(copy):
-    sys.exit(f"{adlatus.__file__} would be tested, which is not in {copy}")
-sys.exit(pytest.main(arguments))
-"""
-"""The program that runs tests against a copy: it is the copy that it imports, or it refuses."""
 OPTIONS = ("-x", "-vv", "-rf", "--tb=short", "--no-header", "-p", "no:cacheprovider", "-p", "pytest_timeout")
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(list(IMPORTED_BEFORE))
 
 
 @dataclass(frozen=True)
@@ -83,41 +70,25 @@ def copied(mutation: Mutation | None) -> Iterator[Path]:
 
 def tested(copy: Path, tests: list[str], database_url: str) -> str:
     """What pytest prints when it runs tests against a copy, and then `exit code` and its number."""
-    environment = os.environ | {
-        "PYTHONPATH": str(copy / "src"),
+    environment = {
         "ADLATUS_TEST_DATABASE_URL": database_url,
         "ADLATUS_TEST_REQUIRE": "reference",  # a skipped test catches nothing
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # they take a second to load
     }
-    command = [sys.executable, "-c", JUDGE, str(copy), *OPTIONS, *(str(TESTS / test) for test in tests)]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        timeout=RUN_TIMEOUT_S,
-        check=False,
-    )
-    return f"{done.stdout}exit code {done.returncode}"
+    output = copy / "output"
+    arguments = [*OPTIONS, *(str(TESTS / test) for test in tests)]
+    process = FORKS.Process(target=judge, args=(copy, output, environment, arguments))
+    process.start()
+    process.join(RUN_TIMEOUT_S)
+    process.kill()
+    process.join()
+    return f"{output.read_text('utf-8')}exit code {process.exitcode}"
 
 
 def is_caught(mutation: Mutation, output: str) -> bool:
     """Whether the named test failed, itself and for the expected reason."""
     failed = re.search(rf"^FAILED {re.escape(str(TESTS / mutation.test))}( - |$)", output, re.M)
     return bool(failed) and any(mutation.noticed in told for told in re.findall(r"^E .*", output, re.M))
-
-
-@asynccontextmanager
-async def database() -> AsyncIterator[str]:
-    """The DSN of a PostgreSQL of its own: a test process takes the whole of it."""
-    # Beside the system's temporary folder's root, because the database's own user has to get in
-    with tempfile.TemporaryDirectory(prefix="adlatus-mutations-", dir="/tmp") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        async with embedded_postgres(folder / "data") as embedded:
-            yield embedded.dsn
 
 
 def examine(mutation: Mutation, database_url: str) -> list[str]:
@@ -140,33 +111,18 @@ async def examine_all() -> list[str]:
     faults: list[str] = []
     pending = iter(MUTATIONS)
 
-    async def go_on() -> None:
-        async with database() as database_url:
-            for mutation in pending:
-                faults.extend(await asyncio.to_thread(examine, mutation, database_url))
+    async def go_on(database_url: str) -> None:
+        for mutation in pending:
+            faults.extend(await asyncio.to_thread(examine, mutation, database_url))
 
-    async with database() as database_url:
+    async with scratch_postgres() as database_url:
         with copied(None) as copy:
             tests = sorted({mutation.test for mutation in MUTATIONS})
             output = await asyncio.to_thread(tested, copy, tests, database_url)
-    if not output.endswith("exit code 0"):
-        return [f"The tests do not pass without any mutation.\n{output}"]
-    tell("mutation", "caught by")
-    async with asyncio.TaskGroup() as group:
-        for _ in range(SIDE_BY_SIDE):
-            group.create_task(go_on())
+        if not output.endswith("exit code 0"):
+            return [f"The tests do not pass without any mutation.\n{output}"]
+        tell("mutation", "caught by")
+        async with asyncio.TaskGroup() as group:
+            for _ in range(SIDE_BY_SIDE):
+                group.create_task(go_on(database_url))
     return faults
-
-
-def main() -> int:
-    """Print which test catches which mutation; the exit code is 1 if one is caught by nothing."""
-    for mutation in MUTATIONS:
-        mutation.spoiled()  # all of them have to apply before any is tried
-    faults = asyncio.run(examine_all())
-    print("\n".join(["", *faults]) if faults else f"\nAll {len(MUTATIONS)} are caught.")
-    return 1 if faults else 0
-
-
-if __name__ == "__main__":
-    configure_logging("console", "warning")
-    sys.exit(main())

@@ -11,15 +11,20 @@ from tests.contract.schema import DEVIATIONS, Schema
 from tests.contract.test_openai_types import DEVIATIONS as OF_TYPES
 from tests.contract.test_openai_types import EVENT_TYPES, TYPES, differences
 from tests.contract.test_sdks import ENVIRONMENTS
-from tests.witness import WITNESS, Seen
+from tests.witness import GATHER_TIMEOUT_S, WITNESS, Seen
+from tests.workers import worker_of
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "compatibility.md"
 CONTENT_TYPES = {"application/json", "application/octet-stream", "text/event-stream; charset=utf-8"}
 TYPES_OF_ERRORS = {400: "invalid_request_error", 500: "server_error"}
 
+pytestmark = pytest.mark.timeout(GATHER_TIMEOUT_S + 60)
 
-@pytest.fixture
-def seen() -> list[Seen]:
+
+@pytest.fixture(scope="module")
+def seen(pytestconfig: pytest.Config) -> list[Seen]:
+    if worker := worker_of(pytestconfig):
+        WITNESS.gather(worker)
     if not WITNESS.examples:
         pytest.skip("no other test has run")
     return list(WITNESS.examples.values())

@@ -163,9 +163,8 @@ def test_make_run_works_for_root_in_a_clone_below_a_private_home(folder: Path) -
     _clone(clone)
     home.chmod(0o700)
     port = _free_port()
-    environment = _environment(
-        home, ADLATUS_PORT=str(port), ADLATUS_DATA_DIR=str(folder / "data"), ADLATUS_SANDBOX="off"
-    )
+    settings = {"ADLATUS_PORT": str(port), "ADLATUS_DATA_DIR": str(folder / "data"), "ADLATUS_SANDBOX": "off"}
+    environment = _environment(home, PIP_NO_COMPILE="1", **settings)
     with _started(["make", "run", f"PYTHON={_system_python()}"], clone, environment) as log:
         _wait_until_ready(port, log, 400)
         assert _six_lines(port) == "it works\n"
@@ -182,7 +181,7 @@ def test_the_installed_wheel_serves_in_an_empty_folder(folder: Path) -> None:
     assert {f"adlatus/_{name}" for name in parts.build_context() if "/" in name} < set(names)
     assert f"adlatus/{parts.DOCKERFILE}" in names
     subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
-    pip = [str(folder / "venv" / "bin" / "pip"), "install", "--quiet"]
+    pip = [str(folder / "venv" / "bin" / "pip"), "install", "--quiet", "--no-compile"]
     subprocess.run([*pip, "--requirement", str(ROOT / "requirements.txt")], check=True, capture_output=True)
     subprocess.run([*pip, "--no-deps", str(wheel)], check=True, capture_output=True)
     empty = folder / "empty"
