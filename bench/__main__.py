@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from bench import rows_deployment, rows_requests, rows_streams
+from bench import rows_deployment, rows_requests, rows_sandbox, rows_streams
 from bench.site import Options, Site, busy_share, open_site
 from bench.targets import NOT_YET, Row
 
@@ -28,7 +28,7 @@ MEASURES: dict[str, Callable[[Site], list[Row]]] = {
     "P11": rows_requests.write_tail,
     "P12": rows_requests.read_beside_streams,
 }
-ALL = sorted({*MEASURES, "P8", *NOT_YET}, key=lambda name: int(name[1:]))
+ALL = sorted({*MEASURES, "P8", "P10", *NOT_YET}, key=lambda name: int(name[1:]))
 
 
 def main() -> None:
@@ -88,6 +88,8 @@ def _measured(options: Options, only: list[str], failed: dict[str, str]) -> Iter
     """The rows, one after the other; why others could not be measured goes to `failed`."""
     if "P8" in only:
         yield from _told("P8", partial(rows_deployment.idle, options), failed)
+    if "P10" in only:
+        yield from _told("P10", partial(rows_sandbox.first_and_next, options), failed)
     if wanted := [name for name in MEASURES if name in only]:
         with open_site(options) as site:
             for name in wanted:
