@@ -14,13 +14,14 @@ from pathlib import Path
 import psutil
 
 from adlatus.errors import StartupError, Unavailable
-from bench import rows_deployment, rows_requests, rows_streams, rows_vectors
+from bench import rows_deployment, rows_requests, rows_sandbox, rows_streams, rows_vectors
 from bench.site import Options, Site, busy_share, open_site
-from bench.targets import NOT_YET, Row
+from bench.targets import Row
 
 ALONE: dict[str, Callable[[Options], list[Row]]] = {
     "P8": rows_deployment.idle,
     "P9": rows_vectors.search,
+    "P10": rows_sandbox.first_and_next,
 }
 """Measured before anything else of the benchmark runs."""
 MEASURES: dict[str, Callable[[Site], list[Row]]] = {
@@ -34,7 +35,7 @@ MEASURES: dict[str, Callable[[Site], list[Row]]] = {
     "P11": rows_requests.write_tail,
     "P12": rows_requests.read_beside_streams,
 }
-ALL = sorted({*ALONE, *MEASURES, *NOT_YET}, key=lambda name: int(name[1:]))
+ALL = sorted({*ALONE, *MEASURES}, key=lambda name: int(name[1:]))
 
 
 def main() -> None:
@@ -60,7 +61,6 @@ def main() -> None:
         "python": sys.version.split()[0],
         "rows": [row.as_json() for row in rows],
         "failed": failed,
-        "not_yet": NOT_YET,
     }
     arguments.json.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n")
     sys.exit(1 if failed else 0)
@@ -125,7 +125,6 @@ def _table(rows: list[Row], only: list[str], failed: dict[str, str]) -> str:
         spread = f"{_number(min(judged))}–{_number(max(judged))}"
         lines.append((row.name, target.what, *numbers, spread, limit, verdict))
     lines += [(name, reason[:100], "", "", "", "", "", "", "NO") for name, reason in failed.items()]
-    lines += [(name, why, "", "", "", "", "", "", "not yet") for name, why in NOT_YET.items() if name in only]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     details = [f"  {row.name}: {name} = {_number(number)}" for row in rows for name, number in row.details.items()]

@@ -150,20 +150,21 @@ class Sandboxes:
 
     async def _take_place(self, slot: _Slot) -> None:
         """Wait until another sandbox may be made: the one that was not used for the longest time goes."""
-        try:
-            async with asyncio.timeout(self._limits.wait_s):
-                while sum(other.has_place for other in self._slots.values()) >= self._limits.sessions:
-                    if idle := [other for other in self._slots.values() if other.is_idle]:
-                        evicted = min(idle, key=lambda other: other.last_used).drop(has_lost=True)
-                        assert evicted
-                        await evicted.close()
-                    else:
-                        self._freed.clear()
-                        await self._freed.wait()
-        except TimeoutError:
-            raise SandboxUnavailableError(
-                f"All {self._limits.sessions} sandboxes of this server are executing; try again later."
-            ) from None
+        give_up_at = asyncio.get_running_loop().time() + self._limits.wait_s
+        while sum(other.has_place for other in self._slots.values()) >= self._limits.sessions:
+            if idle := [other for other in self._slots.values() if other.is_idle]:
+                evicted = min(idle, key=lambda other: other.last_used).drop(has_lost=True)
+                assert evicted
+                await evicted.close()
+                continue
+            self._freed.clear()
+            try:
+                async with asyncio.timeout_at(give_up_at):
+                    await self._freed.wait()
+            except TimeoutError:
+                raise SandboxUnavailableError(
+                    f"All {self._limits.sessions} sandboxes of this server are executing; try again later."
+                ) from None
         slot.has_place = True
 
     # --- Keeping
