@@ -19,8 +19,9 @@ from openai import OpenAI
 from pydantic import SecretStr
 from sqlalchemy import text
 
+from adlatus.backends.sandbox.pool import Sandboxes
 from adlatus.settings import Settings
-from tests.conftest import Loop, Server, serving
+from tests.conftest import Loop, NoBoxes, Server, serving
 from tests.retrieval.documents import pdf
 
 Json = dict[str, Any]
@@ -160,8 +161,9 @@ def session(
     """All cells that run have run, in order, on a server without keys, with two environment variables for the SDK."""
     script = tmp_path_factory.mktemp("script") / "notebook.yaml"
     script.write_text(SCRIPT, "utf-8")
+    settings = Settings(database_url=SecretStr(new_database()), rehearsal_script=script)
     with (
-        serving(loop, Settings(database_url=SecretStr(new_database()), rehearsal_script=script)) as server,
+        serving(loop, settings, sandboxes=Sandboxes(NoBoxes())) as server,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("OPENAI_BASE_URL", server.base_url)
