@@ -110,7 +110,9 @@ def open_site(options: Options) -> Iterator[Site]:
 @contextmanager
 def adlatus(data_dir: Path, model: Server | None) -> Iterator[Server]:
     """`adlatus serve` on a data folder; without a model it plays its built-in one."""
-    environment = {"ADLATUS_MODEL_BASE_URL": f"http://127.0.0.1:{model.port}/v1"} if model else {}
+    environment = {"ADLATUS_SANDBOX": "off"}
+    if model:
+        environment["ADLATUS_MODEL_BASE_URL"] = f"http://127.0.0.1:{model.port}/v1"
     port = free_port()
     command = [sys.executable, "-m", "adlatus.cli", "serve", "--data-dir", str(data_dir), "--port", str(port)]
     with served(command, port, READY, data_dir.with_suffix(".log"), environment) as server:

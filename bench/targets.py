@@ -42,6 +42,8 @@ TARGETS = {
     "P11": Target("p99 of creating a message against its p50, 16 connections", "ms", "ratio", "<=", 20, 8),
     "P12": Target("p50 of a GET while 50 streams run, against idle", "ms", "ratio", "<=", 5, 2),
 }
+
+
 @dataclass(frozen=True)
 class Row:
     """What was measured: one entry per repeat. `floor` is what `value` is compared with; `details` are medians."""

@@ -68,4 +68,5 @@ async def _beat(resources: Resources, *, runs: bool, ingestion: bool) -> None:
         search=Ability.SEARCH in abilities(resources),
         sandbox_engine=code.engine if code else None,
         sandbox_problem=(code.problem or None) if code else None,
+        sandboxed=resources.sandboxes.threads if resources.sandboxes else (),
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.conftest import BETA
+from tests.conftest import BETA, MACHINE_DATA_DIR
 from tests.witness import WITNESS
 
 ADLATUS = (sys.executable, "-m", "adlatus.cli")
@@ -153,3 +153,13 @@ def data_folder() -> Iterator[Path]:
                 postmaster.send_signal(signal.SIGQUIT)
                 postmaster.wait(20)
         shutil.rmtree(root)
+
+
+@contextmanager
+def prepared_folder() -> Iterator[Path]:
+    """A data folder in which `adlatus sandbox prepare` has done what it has done for this machine, if anything."""
+    with data_folder() as folder:
+        folder.mkdir(mode=0o755)
+        if (prepared := MACHINE_DATA_DIR / "sandbox").is_dir():
+            (folder / "sandbox").symlink_to(prepared)
+        yield folder

@@ -1,4 +1,4 @@
-"""A server that is killed while it executes code: the run goes on in a new sandbox, and nothing is left of the old one."""
+"""A server that is killed while it executes code: the run goes on in a new sandbox, the old one leaves nothing."""
 
 import subprocess
 from pathlib import Path

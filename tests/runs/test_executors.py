@@ -36,7 +36,14 @@ BOTH = (Ability.SANDBOX, Ability.SEARCH)
 NOT_INSTALLED = "bubblewrap is not installed. On Debian: apt install bubblewrap"
 
 
-async def live(database: Database, name: str, *, abilities: Sequence[Ability] = SANDBOX, problem: str = "") -> None:
+async def live(
+    database: Database,
+    name: str,
+    *,
+    abilities: Sequence[Ability] = SANDBOX,
+    problem: str = "",
+    sandboxed: Sequence[str] = (),
+) -> None:
     """An executor of runs that has just told that it is alive."""
     await executors.beat(
         database,
@@ -46,6 +53,7 @@ async def live(database: Database, name: str, *, abilities: Sequence[Ability] = 
         search=Ability.SEARCH in abilities,
         sandbox_engine="docker" if Ability.SANDBOX in abilities else None,
         sandbox_problem=problem or None,
+        sandboxed=sandboxed,
     )
 
 
@@ -274,7 +282,7 @@ def test_a_run_that_nobody_can_execute_is_refused_with_every_reason(loop: Loop, 
             await add_run(database, tools=[CODE])
         assert refused.value.message == (
             "This run may use the code interpreter, which is not available here. "
-            "bubblewrap is not installed. On Debian: apt install bubblewrap "
+            "bubblewrap is not installed. On Debian: apt install bubblewrap. "
             "The Docker engine has no image: run `adlatus sandbox prepare`."
         )
         assert (refused.value.status, refused.value.param) == (400, "tools")
@@ -339,6 +347,20 @@ def test_nothing_is_recorded_of_what_is_gone(loop: Loop, database: Database) -> 
         run = await add_coding(database)
         assert not await sandbox_sessions.record(database, run.thread_id, "nobody", "docker", "box")
         assert not await sandbox_sessions.record(database, "thread_none", "first", "docker", "box")
+
+    loop.run(scenario())
+
+
+def test_sessions_whose_sandboxes_are_closed_are_forgotten_with_a_heartbeat(loop: Loop, database: Database) -> None:
+    async def scenario() -> None:
+        open_, new, closed, elsewhere = [(await add_coding(database)).thread_id for _ in range(4)]
+        await sandbox_sessions.record(database, elsewhere, "second", "docker", "box")
+        old = "UPDATE sandbox_sessions SET last_used_at = now() - interval '31 seconds' WHERE thread_id <> $1"
+        await execute(database, old, new)
+        await live(database, "first", sandboxed=[open_])
+        left = {row["thread_id"] for row in await execute(database, "SELECT thread_id FROM sandbox_sessions")}
+        assert left == {open_, new, elsewhere}
+        assert closed not in left
 
     loop.run(scenario())
 

@@ -55,7 +55,7 @@ def _reason(live: list[Row], needs: Collection[Ability]) -> str:
     lacking = [need for need in needs if not any(executor[need] for executor in live)]
     if Ability.SANDBOX in lacking:
         problems = dict.fromkeys(executor["sandbox_problem"] for executor in live if executor["sandbox_problem"])
-        return " ".join([_NO_SANDBOX, *problems])
+        return " ".join([_NO_SANDBOX, *(f"{problem.rstrip('.')}." for problem in problems)])
     if Ability.SEARCH in lacking:
         return _NO_INDEX
     return _NOT_IN_ONE.format(needs=" and ".join(needs))

@@ -3,11 +3,11 @@
 from collections.abc import Collection
 from enum import StrEnum
 
-from sqlalchemy import Boolean, ColumnElement, Text, delete, func, select, text
+from sqlalchemy import ARRAY, Boolean, ColumnElement, Text, all_, delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from adlatus.store.db import Connection, Row, param
-from adlatus.store.tables import executors
+from adlatus.store.tables import executors, sandbox_sessions
 
 HEARTBEAT_S = 5.0
 """Seconds between two heartbeats of a process."""
@@ -15,6 +15,10 @@ LIVE_S = 3 * HEARTBEAT_S
 """Seconds without a heartbeat after which a process is taken for dead."""
 FORGOTTEN_S = 600.0
 """Seconds after which any other process removes the row of a dead one."""
+
+
+_UNUSED_S = 30.0
+"""A session that was used since may belong to a sandbox that the heartbeat does not know of yet."""
 
 
 class Ability(StrEnum):
@@ -37,8 +41,12 @@ async def beat(
     search: bool,
     sandbox_engine: str | None,
     sandbox_problem: str | None,
+    sandboxed: Collection[str] = (),
 ) -> None:
-    """Tell that a process is alive and what it can do; removes the rows of processes that are dead for long."""
+    """Tell that a process is alive and what it can do; removes the rows of processes that are dead for long.
+
+    `sandboxed` are the threads that have a sandbox there: its sessions of others, unused for a while, are forgotten.
+    """
     await connection.fetch(
         _BEAT,
         id=executor_id,
@@ -48,6 +56,7 @@ async def beat(
         sandbox=sandbox_engine is not None,
         sandbox_engine=sandbox_engine,
         sandbox_problem=sandbox_problem,
+        sandboxed=list(sandboxed),
     )
 
 
@@ -82,6 +91,15 @@ _BEAT = (
         delete(executors)
         .where(executors.c.id != _id, executors.c.heartbeat < func.now() - text(f"interval '{FORGOTTEN_S} seconds'"))
         .cte("forgotten")
+    )
+    .add_cte(
+        delete(sandbox_sessions)
+        .where(
+            sandbox_sessions.c.executor_id == _id,
+            sandbox_sessions.c.thread_id != all_(param("sandboxed", ARRAY(Text))),
+            sandbox_sessions.c.last_used_at < func.now() - text(f"interval '{_UNUSED_S} seconds'"),
+        )
+        .cte("closed")
     )
 )
 _LEAVE = delete(executors).where(executors.c.id == _id)
