@@ -8,6 +8,7 @@ import psutil
 import pytest
 import yaml
 
+from adlatus.backends.sandbox.instance import hold
 from tests.conftest import MACHINE_DATA_DIR, missing
 from tests.faults.processes import data_folder, serve
 from tests.runs.coding import ENGINES, coder, coding, executed, upload
@@ -19,10 +20,10 @@ WAIT = "import time\nprint('begun', flush=True)\ntime.sleep(4)\nprint(open('/mnt
 SCRIPT: dict[str, Any] = {"exchanges": coding("Wait for it.", WAIT, "a,1", "Here it is.")}
 
 
-def _boxes(engine: str, folder: Path) -> set[str]:
-    """What an operator sees of the sandboxes: all containers, or all supervisors below processes of this folder."""
+def _boxes(engine: str, folder: Path, instance: str) -> set[str]:
+    """What an operator sees of the sandboxes of a data folder: containers, or processes."""
     if engine == "docker":
-        listed = ["docker", "ps", "--all", "--quiet", "--filter", "label=io.adlatus.app=adlatus"]
+        listed = ["docker", "ps", "--all", "--quiet", "--filter", f"label=io.adlatus.instance={instance}"]
         return set(subprocess.run(listed, check=True, capture_output=True, text=True).stdout.split())
     return {
         str(process.pid)
@@ -39,7 +40,8 @@ def test_a_run_survives_the_server_that_executed_its_code(engine: str) -> None:
         (folder / "sandbox").symlink_to(MACHINE_DATA_DIR / "sandbox")
         script = folder.parent / "script.yaml"
         script.write_text(yaml.safe_dump(SCRIPT), "utf-8")
-        before = _boxes(engine, folder)
+        with hold(folder) as instance:  # as the server will
+            pass
         with serve(folder, sandbox=engine, rehearsal_script=str(script)) as first, first.client() as http:
             if "no code is executed by this process" in first.log:
                 missing(engine, first.log)
@@ -49,7 +51,7 @@ def test_a_run_survives_the_server_that_executed_its_code(engine: str) -> None:
                 for event in events:
                     if "'logs': 'begun" in str(event.payload):
                         break
-                left = _boxes(engine, folder) - before
+                left = _boxes(engine, folder, instance)
                 first.kill()
         with serve(folder, sandbox=engine, rehearsal_script=str(script)) as second, second.client() as http:
             again = type(talk)(http, talk.assistant_id, talk.thread_id)
@@ -58,8 +60,7 @@ def test_a_run_survives_the_server_that_executed_its_code(engine: str) -> None:
             assert (ended["status"], again.answer()) == ("completed", "Here it is."), ended
             [step] = [step for step in again.steps(run["id"]) if step["type"] == "tool_calls"]
             assert executed(step)[0]["outputs"] == [{"type": "logs", "logs": "begun\na,1\n\n"}]
-            if engine == "docker":
-                assert left
-                assert not left & _boxes(engine, folder)
+            assert left
+            assert not left & _boxes(engine, folder, instance)
             second.stop()
-        eventually(lambda: _boxes(engine, folder) <= before)
+        eventually(lambda: not _boxes(engine, folder, instance))
