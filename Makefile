@@ -4,8 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 SETUP_LOG := $(VENV)/setup.log
 COMPILE := $(CURDIR)/$(BIN)/pip-compile -q --strip-extras --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
-# Three workers for two cores, because tests also wait.
-SHARED := -n 3 --max-worker-restart 0
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup models sandbox dev run check test nightly mutations conformance fmt lint types imports migrate revision bench \
@@ -31,7 +30,7 @@ check: dev lint types imports ## before each commit: format, lint, types, import
 	@$(BIN)/pytest -q -m "not slow and not nightly" --ignore tests/faults
 
 test: dev models sandbox lint types imports ## everything but the nightly variants
-	@$(BIN)/pytest -m "not nightly" $(SHARED)
+	@$(BIN)/pytest -m "not nightly" -n $(WORKERS) --max-worker-restart 0
 
 nightly: dev ## the long variants too
 	@$(BIN)/pytest --timeout 3600

@@ -217,8 +217,10 @@ def test_first_use_makes_a_database_that_the_next_start_finds_again(root_folder:
             assert await fetch(database, "SELECT answer FROM kept") == 42
             return took_s
 
+    started = time.perf_counter()
     asyncio.run(first())
-    assert min(asyncio.run(second()) for _ in range(3)) < 0.5
+    first_took_s = time.perf_counter() - started
+    assert min(asyncio.run(second()) for _ in range(3)) < first_took_s  # which made the cluster, too
 
 
 def test_sqlalchemy_connects_with_the_same_dsn(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
