@@ -120,3 +120,34 @@ def _catalogue(connection: Connection) -> list[tuple[str, ...]]:
         ORDER BY 1, 2, 3
     """
     return [tuple(row) for row in connection.execute(text(query))]
+
+
+def test_runs_on_their_way_are_told_apart_by_what_they_need(loop: Loop, new_database: Callable[..., str]) -> None:
+    made = """
+        INSERT INTO projects (id) VALUES ('p');
+        INSERT INTO threads (id, project_id, metadata, tool_resources)
+            SELECT 't' || n, 'p', '{}', '{}' FROM generate_series(1, 4) AS n;
+        INSERT INTO runs (id, project_id, thread_id, assistant_id, status, expires_at, model, tools, tool_resources,
+            metadata, truncation_strategy, response_format, tool_choice, parallel_tool_calls)
+            SELECT 'r' || n, 'p', 't' || n, 'a', 'queued', 1, 'm', tools::json, '{}',
+                '{}', '{}', '"auto"', choice::json, true
+            FROM (VALUES
+                (1, '[{"type": "function", "function": {"name": "file_search"}}]', '"auto"'),
+                (2, '[{"type": "file_search"}, {"type": "code_interpreter"}]', '"auto"'),
+                (3, '[{"type": "code_interpreter"}]', '{"type": "code_interpreter"}'),
+                (4, '[{"type": "code_interpreter"}]', '"none"')
+            ) AS made (n, tools, choice)
+    """
+
+    async def scenario() -> list[list[str]]:
+        await migrate.upgrade(dsn, "0004")
+        connection = await asyncpg.connect(dsn)
+        try:
+            await connection.execute(made)
+            await migrate.upgrade(dsn)
+            return [row["needs"] for row in await connection.fetch("SELECT needs FROM runs ORDER BY id")]
+        finally:
+            await connection.close()
+
+    dsn = new_database(empty=True)
+    assert loop.run(scenario()) == [[], ["search", "sandbox"], ["sandbox"], []]

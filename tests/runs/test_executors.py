@@ -445,7 +445,8 @@ def test_a_server_without_sandboxes_says_so_before_it_makes_anything(loop: Loop,
         assert create(http, tools=[]).status_code == 200
         ready = httpx.get(f"{server.url}/readyz").json()
         assert ready["status"] == "ok"
-        assert "ADLATUS_SANDBOX=off" in ready["components"]["code"]
+        assert "code" not in ready["components"]
+        assert "ADLATUS_SANDBOX=off" in ready["uses"]["code"]
 
 
 def test_a_run_is_streamed_from_the_process_that_has_a_sandbox(loop: Loop, database: Database) -> None:

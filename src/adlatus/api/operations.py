@@ -31,7 +31,7 @@ async def readyz(request: Request, opened: Opened) -> Response:
         components["executor"] = "ok" if worker.alive else "no heartbeat for longer than a lease"
     ready = all(state == "ok" for state in components.values())
     components["index"] = await _state(opened.index.ping())  # most requests are answered without it
-    if opened.code:
+    if opened.code and (opened.code.sandboxes or opened.settings.sandbox in ("docker", "bubblewrap")):
         components["code"] = opened.code.problem or "ok"
     shown: dict[str, object] = {"status": "ok" if ready else "unavailable"}
     try:
