@@ -13,19 +13,22 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from adlatus.backends.postgres_account import first_unreachable
 from adlatus.backends.sandbox import cgroups, environment
 from adlatus.backends.sandbox.cgroups import Group, Groups
-from adlatus.backends.sandbox.engine import PREPARE, START, UID, SandboxLostError, SandboxUnavailableError
+from adlatus.backends.sandbox.engine import PREPARE, START, UID, Openings, SandboxLostError, SandboxUnavailableError
 from adlatus.backends.sandbox.environment import Environment
 from adlatus.backends.sandbox.uids import FIRST, Lease, Uids
 
 MEGABYTE = 2**20
 LIMITS = cgroups.Limits(memory_bytes=1536 * MEGABYTE, pids=130, cpus=1.0)
-_NPROC, _ADDRESS_SPACE = 120, 2048 * MEGABYTE
+_LIMITS = ("nproc=120", "core=0", f"fsize={512 * MEGABYTE}", "nofile=1024")
+_ADDRESS_SPACE = 2048 * MEGABYTE
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 _OLDEST = (0, 8)
 _NO_NETWORK_NEEDED = ("/etc/fonts", "/etc/ld.so.cache", "/etc/alternatives", "/etc/mime.types", "/etc/localtime")
@@ -56,6 +59,8 @@ class BubblewrapEngine:
         self._environment: Environment | None = None
         self._uids = Uids() if os.geteuid() == 0 else None
         self._groups: Groups | None = cgroups.find_groups(instance)
+        self._spawner = ThreadPoolExecutor(1, "adlatus-bubblewrap")
+        self._openings = Openings()
         lacks = [_SHARED, _READABLE, _FILES]
         if self._groups is None:
             lacks.append(_NO_GROUP)
@@ -97,89 +102,81 @@ class BubblewrapEngine:
             )
 
     async def open(self) -> "BubblewrapChannel":
-        """A new box. Spawns in the thread of the event loop, because a box dies with the thread that has made it."""
         if self._environment is None:
             await self.check()
         assert self._environment
-        lease = self._uids.take() if self._uids else None
-        if self._uids and lease is None:
-            raise SandboxUnavailableError("All user ids of sandboxes are taken on this machine.")
-        try:
-            group = self._groups.make(secrets.token_hex(6), LIMITS) if self._groups else None
-        except OSError as error:
-            if lease:
-                lease.release()
-            raise SandboxUnavailableError(f"No control group can be made: {error}") from None
-        try:
-            return await self._open(self._environment, lease, group)
-        except OSError as error:
-            await asyncio.to_thread(_let_go, lease, group)
-            raise SandboxUnavailableError(f"bubblewrap does not start: {error}") from None
-        except BaseException:
-            await asyncio.to_thread(_let_go, lease, group)
-            raise
+        return await self._openings.wait(self._open(self._environment))
 
-    async def _open(self, found: Environment, lease: Lease | None, group: Group | None) -> "BubblewrapChannel":
-        with ExitStack() as closing:
-            ours, theirs = socket.socketpair()
-            closing.callback(theirs.close)
-            complaints = closing.enter_context(tempfile.TemporaryFile())
-            files = {path: _memory_file(closing, path, content) for path, content in _USERS.items()}
-            limits = [f"nproc={_NPROC}", "core=0", f"fsize={512 * MEGABYTE}", "nofile=1024"]
-            if group is None:
-                limits.append(f"as={_ADDRESS_SPACE}")
-            command = ["/bin/sh", "-c", _WAIT_AND_START, "sh", *_arguments(found, files), "--", *START, *limits]
+    async def _open(self, found: Environment) -> "BubblewrapChannel":
+        loop = asyncio.get_running_loop()
+        started = await loop.run_in_executor(self._spawner, self._start, found)
+        reader, writer = await asyncio.open_unix_connection(sock=started.socket, limit=2**20)
+        return BubblewrapChannel(started, reader, writer)
+
+    def _start(self, found: Environment) -> "_Started":
+        """A box that is starting, in a control group of its own. Always in the same thread: a box dies with it."""
+        with ExitStack() as closing, ExitStack() as undoing:
             try:
+                lease = self._uids.take() if self._uids else None
+                if lease:
+                    undoing.callback(lease.release)
+                elif self._uids:
+                    raise SandboxUnavailableError("All user ids of sandboxes are taken on this machine.")
+                group = self._groups.make(secrets.token_hex(6), LIMITS) if self._groups else None
+                if group:
+                    undoing.callback(group.remove)
+                ours, theirs = socket.socketpair()
+                undoing.callback(ours.close)
+                closing.callback(theirs.close)
+                complaints = closing.enter_context(tempfile.TemporaryFile())
+                files = {path: _memory_file(closing, path, content) for path, content in _USERS.items()}
+                limits = [*_LIMITS, *([] if group else [f"as={_ADDRESS_SPACE}"])]
                 popen = _spawn(
-                    command,
+                    ["/bin/sh", "-c", _WAIT_AND_START, "sh", *_arguments(found, files), "--", *START, *limits],
                     lease.uid if lease else None,
                     stdin=theirs.fileno(),
                     stdout=theirs.fileno(),
                     stderr=complaints.fileno(),
                     pass_fds=list(files.values()),
                 )
+                undoing.callback(popen.wait)
+                undoing.callback(popen.kill)
+                if group:
+                    group.add(popen.pid)
+                ours.send(b"go\n")
                 kept = os.dup(complaints.fileno())
-            except BaseException:
-                ours.close()
-                raise
-        try:
-            if group:
-                group.add(popen.pid)
-            ours.send(b"go\n")
-            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=2**20)
-        except BaseException:
-            popen.kill()
-            popen.wait()
-            os.close(kept)
-            ours.close()
-            raise
-        return BubblewrapChannel(popen, reader, writer, kept, lease, group)
+            except OSError as error:
+                raise SandboxUnavailableError(f"bubblewrap does not start: {error}") from None
+            undoing.pop_all()
+        return _Started(popen, ours, kept, lease, group)
 
     async def clean(self) -> int:
         return await asyncio.to_thread(self._groups.clean) if self._groups else 0
 
     async def close(self) -> None:
-        pass
+        await self._openings.settle()
+        await asyncio.to_thread(self._spawner.shutdown)
+
+
+@dataclass(frozen=True)
+class _Started:
+    """What a box is made of on this side."""
+
+    popen: "subprocess.Popen[bytes]"
+    socket: socket.socket
+    complaints: int
+    lease: Lease | None
+    group: Group | None
 
 
 class BubblewrapChannel:
     """The socket that is standard input and output of one sandbox, and the process that holds it."""
 
-    def __init__(
-        self,
-        popen: "subprocess.Popen[bytes]",
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        complaints: int,
-        lease: Lease | None,
-        group: Group | None,
-    ) -> None:
-        self.name = str(popen.pid)
-        self._popen = popen
+    def __init__(self, started: _Started, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.name = str(started.popen.pid)
+        self._started = started
         self._reader = reader
         self._writer = writer
-        self._complaints = complaints
-        self._held = (lease, group)
         self._closing: asyncio.Task[str] | None = None
 
     async def read(self) -> bytes:
@@ -201,14 +198,15 @@ class BubblewrapChannel:
         return await asyncio.shield(self._closing)
 
     async def _close(self) -> str:
-        self._popen.kill()
+        started = self._started
+        started.popen.kill()
         self._writer.close()
         with suppress(OSError):
             await self._writer.wait_closed()
-        await asyncio.to_thread(self._popen.wait)
-        await asyncio.to_thread(_let_go, *self._held)
-        said = os.pread(self._complaints, 4000, 0)
-        os.close(self._complaints)
+        await asyncio.to_thread(started.popen.wait)
+        await asyncio.to_thread(_let_go, started.lease, started.group)
+        said = os.pread(started.complaints, 4000, 0)
+        os.close(started.complaints)
         return said.decode(errors="replace")
 
 

@@ -22,7 +22,7 @@ from docker.errors import APIError, ImageNotFound, NotFound
 from docker.models.containers import Container
 from docker.types import LogConfig, Ulimit
 
-from adlatus.backends.sandbox.engine import PREPARE, START, UID, SandboxLostError, SandboxUnavailableError
+from adlatus.backends.sandbox.engine import PREPARE, START, UID, Openings, SandboxLostError, SandboxUnavailableError
 from adlatus.backends.sandbox.image import ENGINE_ERRORS
 
 log = structlog.get_logger(__name__)
@@ -87,7 +87,7 @@ class DockerEngine:
         self._runtime = runtime
         self._threads = ThreadPoolExecutor(_THREADS, "adlatus-docker")
         self._client: docker.DockerClient | None = None
-        self._destroying: set[asyncio.Task[None]] = set()
+        self._openings = Openings()
         shared = "A container shares the kernel of the engine's machine: a hole in that kernel is a way out."
         vm = "For code of strangers use a runtime with a kernel of its own (ADLATUS_SANDBOX_RUNTIME=runsc)."
         self.lacks: tuple[str, ...] = () if runtime and runtime != "runc" else (shared, vm)
@@ -104,14 +104,7 @@ class DockerEngine:
         return self._client
 
     async def open(self) -> "DockerChannel":
-        opening = asyncio.create_task(self._run(self._open))
-        try:
-            return await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            destroying = asyncio.create_task(_destroy(opening))
-            self._destroying.add(destroying)
-            destroying.add_done_callback(self._destroying.discard)
-            raise
+        return await self._openings.wait(self._run(self._open))
 
     def _open(self) -> "DockerChannel":
         client = self._client or self._check()
@@ -143,7 +136,7 @@ class DockerEngine:
         return len(left)
 
     async def close(self) -> None:
-        await asyncio.gather(*self._destroying)
+        await self._openings.settle()
         if self._client is not None:
             await self._run(self._client.close)
         await asyncio.to_thread(self._threads.shutdown)
@@ -268,12 +261,6 @@ class DockerChannel:
         if loop is not None and arrived is not None:
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(arrived.set)
-
-
-async def _destroy(opening: "asyncio.Task[DockerChannel]") -> None:
-    """End a box that nobody waits for any more."""
-    with suppress(SandboxUnavailableError):
-        await (await opening).close()
 
 
 def _remove(container: Container) -> None:

@@ -1,6 +1,9 @@
 """What a kind of sandbox has to offer: a stream of bytes to a supervisor in a box, and the means to destroy the box."""
 
-from typing import Protocol
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
 
 START = ("/opt/py/bin/python", "-I", "/opt/adlatus/supervisor.py")
 UID = 10001
@@ -39,6 +42,36 @@ class Channel(Protocol):
 
     async def close(self) -> str:
         """Destroy the box with everything in it; again and again does no harm. What its supervisor complained of."""
+
+
+AnyChannel = TypeVar("AnyChannel", bound=Channel)
+
+
+class Openings:
+    """Boxes that are being opened. One that nobody waits for any more is closed as soon as it is there."""
+
+    def __init__(self) -> None:
+        self._unwanted: set[asyncio.Task[None]] = set()
+
+    async def wait(self, opening: Coroutine[Any, Any, AnyChannel]) -> AnyChannel:
+        """The channel of a box. May be cancelled."""
+        task = asyncio.create_task(opening)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            closing = asyncio.create_task(_close(task))
+            self._unwanted.add(closing)
+            closing.add_done_callback(self._unwanted.discard)
+            raise
+
+    async def settle(self) -> None:
+        """Wait until those that nobody wanted are closed."""
+        await asyncio.gather(*self._unwanted)
+
+
+async def _close(opening: "asyncio.Task[AnyChannel]") -> None:
+    with suppress(SandboxUnavailableError):
+        await (await opening).close()
 
 
 class Engine(Protocol):
