@@ -214,6 +214,8 @@ def with_file(exchanges: Sequence[Exchange]) -> list[Exchange]:
     ]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", OF_CODE)
 def test_a_recorded_session_with_code_replays_with_the_same_answers(
     name: str, reference: Path, loop: Loop, new_database: Callable[[], str], tmp_path: Path
