@@ -115,6 +115,7 @@ ATTACKS = [
         """,
         r"\[died\]",
         timeout_s=60,
+        otherwise={"no cgroup": r"MemoryError|\[died\]"},
     ),
     _attack(
         "fill /tmp, /dev/shm and the home",
@@ -466,7 +467,6 @@ ATTACKS = [
         """,
         r"(no\n){10}",
         survives=True,
-        otherwise={},
     ),
     _attack(
         "settings of the kernel",
