@@ -36,6 +36,7 @@ from adlatus.resources import Resources, open_resources
 from adlatus.retrieval import sweeping as chunks
 from adlatus.retrieval.index import ingest
 from adlatus.retrieval.parse import open_parser
+from adlatus.runs import deserted
 from adlatus.runs.expiry import expire_forever
 from adlatus.runs.loop import execute
 from adlatus.settings import Settings
@@ -125,6 +126,7 @@ async def housekeeping(resources: Resources) -> AsyncIterator[None]:
         asyncio.create_task(expire_forever(resources.database, resources.events)),
         asyncio.create_task(sweep_forever(resources.database, resources.blobs)),
         asyncio.create_task(chunks.sweep_forever(resources)),
+        asyncio.create_task(deserted.sweep_forever(resources)),
     ]
     try:
         yield

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from openai import AssistantEventHandler, OpenAI
 
+from adlatus.runs import deserted
 from tests.conftest import Loop, Server
 from tests.runs.coding import CODE, ENGINES, call, coder, coding, exchange, executed, interpreting, upload
 from tests.runs.functions import ENDED, WAITS, calls_of, function
@@ -357,6 +358,18 @@ def test_a_sandbox_that_is_killed_is_replaced_and_its_files_are_back(interpreter
     assert logs.startswith("This is a new Python session")
     talk.say("Read it.")
     assert talk.completed() == "Read."
+
+
+def test_the_sandbox_of_a_deleted_thread_ends(interpreter: Server, http: httpx.Client) -> None:
+    talk, other = coder(http, "Value?"), coder(http, "Value?")
+    assert [talk.completed(), other.completed()] == ["It is 42."] * 2
+    sandboxes = interpreter.resources.sandboxes
+    assert sandboxes
+    assert {talk.thread_id, other.thread_id} <= sandboxes.threads
+    sent(http.delete(talk.path))
+    interpreter.loop.run(deserted.sweep(interpreter.resources))
+    assert talk.thread_id not in sandboxes.threads
+    assert other.thread_id in sandboxes.threads
 
 
 # --- Files

@@ -1,8 +1,8 @@
 """Threads and what is inserted into them together."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from sqlalchemy import Table, Text, insert, literal, select
+from sqlalchemy import ARRAY, Table, Text, func, insert, literal, select
 
 from adlatus.errors import InvalidRequest
 from adlatus.ids import new_id
@@ -36,6 +36,7 @@ async def page(
     return found, has_more
 
 
+_THERE = select(threads.c.id).where(threads.c.id == func.any(param("thread_ids", ARRAY(Text))))
 _ACTIVE_RUN = (
     select(runs.c.id).where(runs.c.thread_id == param("the_thread", Text()), runs.c.status.not_in(ENDED)).limit(1)
 )
@@ -81,6 +82,12 @@ async def code_file_ids(connection: Connection, thread_id: str) -> list[str]:
     """The files that a thread has for the code interpreter; none where it is gone."""
     row = await connection.fetch_row(_RESOURCES, the_thread=thread_id)
     return tool_resources.code_file_ids(row["tool_resources"]) if row else []
+
+
+async def gone(connection: Connection, thread_ids: Collection[str]) -> set[str]:
+    """Those of the threads that are not there any more."""
+    found = await connection.fetch(_THERE, thread_ids=list(thread_ids))
+    return {*thread_ids} - {row["id"] for row in found}
 
 
 async def lock(tx: Transaction, project_id: str, thread_id: str) -> Row:

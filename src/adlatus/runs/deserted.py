@@ -1,0 +1,31 @@
+"""The sandboxes of threads that were deleted end: nothing of them is kept until nobody has used them for an hour."""
+
+import asyncio
+
+import structlog
+
+from adlatus.errors import Unavailable
+from adlatus.resources import Resources
+from adlatus.store import threads
+
+log = structlog.get_logger(__name__)
+
+PACE_S = 10.0
+
+
+async def sweep_forever(resources: Resources) -> None:
+    """Sweep every ten seconds, until cancelled. Outages are waited out."""
+    while True:
+        await asyncio.sleep(PACE_S)
+        try:
+            await sweep(resources)
+        except Unavailable as error:
+            log.warning("sandboxes of deleted threads are not closed", error=error.message)
+
+
+async def sweep(resources: Resources) -> None:
+    """Close the sandboxes of this process whose threads are gone, once the last code in them has ended."""
+    if (sandboxes := resources.sandboxes) and (used := sandboxes.threads):
+        for thread_id in await threads.gone(resources.database, used):
+            await sandboxes.discard(thread_id)
+            log.info("the sandbox of a deleted thread is closed", thread_id=thread_id)
