@@ -118,6 +118,10 @@ class Settings(BaseSettings):
     rerank_model: Annotated[
         str | None, Field(description="Model to ask the reranker for; unset: the one that it serves")
     ] = None
+    rewrite_model: Annotated[
+        str | None,
+        Field(description="Model that rewrites the queries of searches with `rewrite_query`; unset: ADLATUS_MODEL"),
+    ] = None
     image_urls: Annotated[
         Literal["auto", "forward", "inline", "refuse"],
         Field(

@@ -1,5 +1,6 @@
 """The search of vector stores: what is found, how many, by which filters, and what is refused."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -8,7 +9,10 @@ from openai import BadRequestError, OpenAI
 
 from tests.api.test_vector_store_files import SMALL, attach
 from tests.api.test_vector_stores import FOODS, refusal, send, settled, store_of
+from tests.conftest import Loop, Server
 from tests.contract.reasons import nested
+from tests.runs.searching import exchange, scripted
+from tests.runs.transcripts import client_of
 
 Json = dict[str, Any]
 ATTRIBUTES: dict[str, Json] = {
@@ -248,3 +252,37 @@ def test_the_sdk_searches_with_filters(sdk: OpenAI, http: httpx.Client) -> None:
     assert (result.attributes, result.content[0].text) == ({"year": 2024}, FOODS)
     with pytest.raises(BadRequestError, match="wants an array"):
         sdk.vector_stores.search(store_id, query="x", filters={"type": "in", "key": "k", "value": 1})
+
+
+@pytest.fixture(scope="module")
+def rewriting(
+    loop: Loop, new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    exchanges = [
+        exchange("Hi! Could you please tell me about cake?", {"text": "<think>Hm.</think>“cake\nrecipe”"}),
+        exchange("Long?", {"text": "so " * 1000}),
+        exchange("Empty?", {"text": " "}),
+        exchange("Broken?", {"error": {"status": 400, "message": "no"}}),
+    ]
+    folder = tmp_path_factory.mktemp("rewriting")
+    with scripted(loop, new_database(), folder, exchanges, rewrite_model="small") as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("asked", "searched"),
+    [
+        ("Hi! Could you please tell me about cake?", ["cake recipe"]),
+        (["Long?", "Hi! Could you please tell me about cake?"], ["Long?", "cake recipe"]),
+        ("Empty?", ["Empty?"]),
+        ("Broken?", ["Broken?"]),
+    ],
+)
+def test_a_model_rewrites_queries_where_one_is_set_for_it(rewriting: Server, asked: Any, searched: list[str]) -> None:
+    with client_of(rewriting) as http:
+        store_id = store_of(http, send(http, "A cake recipe: flour and eggs."))
+        found = search(http, store_id, asked, rewrite_query=True)
+        assert found["search_query"] == searched
+        assert search(http, store_id, asked)["search_query"] == ([asked] if isinstance(asked, str) else asked)
+        missing = http.post("/vector_stores/vs_none/search", json={"query": asked, "rewrite_query": True})
+        assert missing.status_code == 404

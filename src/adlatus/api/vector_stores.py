@@ -20,6 +20,7 @@ from adlatus.api.files import FileId
 from adlatus.errors import InvalidRequest
 from adlatus.retrieval import content, sweeping
 from adlatus.retrieval.ranking import Question
+from adlatus.retrieval.rewriting import rewritten
 from adlatus.retrieval.search import filter_of, search
 from adlatus.store import vector_store_files as files
 from adlatus.store import vector_stores as stores
@@ -114,8 +115,12 @@ async def search_vector_store(
 ) -> Response:
     """Find the passages of a vector store that answer a query best."""
     options = body.ranking_options
+    queries = body.queries
+    if body.rewrite_query:
+        await stores.usable(opened.database, project, [vector_store_id])  # no model is asked for nothing
+        queries = await rewritten(opened, queries)
     question = Question(
-        queries=body.queries,
+        queries=queries,
         vector_store_ids=[vector_store_id],
         limit=body.max_num_results or 10,
         filter=filter_of(body.filters) if body.filters else None,
@@ -133,7 +138,7 @@ async def search_vector_store(
         )
         for result in results
     ]
-    return json_response(SearchResults(search_query=body.queries, data=data).json_bytes())
+    return json_response(SearchResults(search_query=queries, data=data).json_bytes())
 
 
 # --- Files
