@@ -942,5 +942,5 @@ def test_hostile_paths_are_refused(http: httpx.Client, path: str) -> None:
 
 def test_the_server_is_well_after_all_that(http: httpx.Client, server: Server) -> None:
     assert http.get(f"{server.url}/readyz").json()["components"] == dict.fromkeys(
-        ("database", "storage", "index", "executor"), "ok"
+        ("database", "storage", "index", "executor", "code"), "ok"
     )

@@ -94,6 +94,7 @@ OF_THE_WIRE = "the real service sent it; the SDK keeps it as an extra field"
 OF_A_PAGE = "the SDK's pages name only what they need to turn over"
 IF_SENT = "is there only if it was sent, as recorded"
 OF_CALLS = "as recorded: only the delta that begins a call has them"
+OF_CODE = "as recorded: a delta has either more code or more output"
 OF_DELTAS = "as recorded: no role in deltas, annotations in the first one only"
 
 DEVIATIONS = {
@@ -130,6 +131,9 @@ DEVIATIONS = {
     "ToolResources.file_search is left out": IF_SENT,
     "MessageDelta.role is left out": OF_DELTAS,
     "FunctionToolCallDelta.id is left out": OF_CALLS,
+    "CodeInterpreterToolCallDelta.id is left out": OF_CALLS,
+    "CodeInterpreter.input is left out": OF_CODE,
+    "CodeInterpreter.outputs is left out": OF_CODE,
     "Function.name is left out": OF_CALLS,
     "Function.output is left out": OF_CALLS,
     "TextDelta.annotations is left out": OF_DELTAS,

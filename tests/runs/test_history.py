@@ -355,9 +355,7 @@ def test_instructions_and_functions_take_room(loop: Loop, reader: Reader) -> Non
     left = Left(prompt_tokens=11 * SAID + schemas)
     assert reader.shown(left=left, instructions=texts[0], tools=[function]) == texts[:2] + texts[-8:]
     left = Left(prompt_tokens=11 * SAID)
-    assert (
-        reader.shown(left=left, instructions=texts[0], tools=[{"type": "code_interpreter"}]) == texts[:2] + texts[-8:]
-    )
+    assert reader.shown(left=left, instructions=texts[0], tools=[]) == texts[:2] + texts[-8:]
 
 
 def test_images_take_as_much_as_they_are_estimated_to(loop: Loop, reader: Reader) -> None:

@@ -164,8 +164,9 @@ async def get_batch(connection: Connection, project_id: str, store_id: str, batc
 
 async def cancel_batch(tx: Transaction, project_id: str, store_id: str, batch_id: str) -> Row:
     """Cancel what of a batch is in progress; a batch that has ended stays as it is. Raises `NotFound`."""
+    # As who puts files into the store, and as its deletion, before its files: else two could wait for each other
+    await vector_stores.lock(tx, project_id, store_id)
     await get_batch(tx, project_id, store_id, batch_id)
-    # Before its files, as the deletion of the store takes them: else the two could wait for each other
     await rows.get_locked(tx, vector_store_file_batches, BATCH_NOUN, batch_id)
     if await tx.fetch(_CANCEL_FILES, batch_id=batch_id):
         await tx.fetch(_CANCEL_BATCH, batch_id=batch_id)

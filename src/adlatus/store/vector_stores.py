@@ -117,10 +117,15 @@ async def hold(tx: Transaction, project_id: str, store_id: str) -> None:
     One after the other: two requests with the same files in another order would wait for each other for ever.
     Raises `NotFound`, `InvalidRequest` if it has expired.
     """
+    refuse_expired(await lock(tx, project_id, store_id))
+
+
+async def lock(tx: Transaction, project_id: str, store_id: str) -> Row:
+    """The same for a store that may have expired. Raises `NotFound`."""
     row = await tx.fetch_row(_HOLD, by_id=store_id, project_id=project_id)
     if row is None:
         raise not_found(NOUN, store_id)
-    refuse_expired(row)
+    return row
 
 
 async def states(connection: Connection, project_id: str, store_ids: Sequence[str]) -> dict[str, Row]:
