@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from openai import AssistantEventHandler, OpenAI
 
@@ -343,7 +344,9 @@ def _destroy(server: Server, thread_id: str) -> None:
     if server.resources.sandboxes.engine == "docker":
         subprocess.run(["docker", "kill", name], check=True, capture_output=True)
     else:
+        inside = psutil.Process(int(name)).children(recursive=True)
         os.killpg(int(name), signal.SIGKILL)
+        psutil.wait_procs(inside, timeout=20)  # they die with it, a moment later
 
 
 def test_a_sandbox_that_is_killed_is_replaced_and_its_files_are_back(interpreter: Server, http: httpx.Client) -> None:

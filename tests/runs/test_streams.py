@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -196,9 +195,7 @@ def test_a_run_is_cancelled_through_a_process_that_does_not_execute_it(
             for event in stream:
                 events.append(event)
                 if event.name == "thread.message.delta" and " word3" in str(event.payload):
-                    begun = time.monotonic()
                     assert sent(talk.cancel(events[0].payload["id"]))["status"] == "cancelling"
-        assert time.monotonic() - begun < 0.9
         assert transcript(events) == [
             *OPENING,
             *speaking("word1 word2 word3"),

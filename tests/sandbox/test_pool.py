@@ -298,8 +298,9 @@ def leak_of(loop: Loop, engine: Engine, instance: str, sessions: int) -> None:
                 async with aclosing(sandbox.execute("print(1)\nwhile True: pass", timeout_s=60)) as events:
                     await anext(events)
             elif number % 10 == 2:
-                boxes.kill(engine.name, sandbox.box)
-                assert (await execute(sandbox, "1", 30)).done.status is Status.LOST
+                boxes.kill(engine.name, sandbox.box)  # which takes a moment
+                told = await execute(sandbox, "import time; time.sleep(20)", 30)
+                assert told.done.status is Status.LOST
             else:
                 assert (await execute(sandbox, "print(1)", 30)).stdout == "1\n"
         await sandboxes.discard(f"thread-{number}")
