@@ -8,6 +8,8 @@ import json
 import re
 from typing import Any
 
+from adlatus.runs.calls import text_of
+
 NAMES = ("code", "input", "python")
 """What models call it; the first is what they are asked for."""
 
@@ -82,4 +84,4 @@ def _decoded(characters: str) -> str:
 
 def _fit(code: str) -> str:
     """Code as JSON and the database can keep it."""
-    return code.replace("\0", "\ufffd").encode(errors="replace").decode()
+    return text_of(code).encode(errors="replace").decode()

@@ -16,7 +16,7 @@ _END = r"(?![\w/-]|\.\w)"
 
 
 class Links:
-    """A filter of text that finds links. `files` are the ids of kept files by their paths below `/mnt/data`.
+    """A filter of text that finds links. `files` are the ids of kept files, one at least, by their paths there.
 
     Nothing is held back but what may still become a link.
     """
@@ -25,7 +25,7 @@ class Links:
         self._targets = {PREFIX + quote(path): file_id for path, file_id in files.items()}
         self._targets |= {PREFIX + path: file_id for path, file_id in files.items()}
         longest_first = sorted(self._targets, key=len, reverse=True)
-        self._pattern = re.compile(f"(?:{'|'.join(map(re.escape, longest_first))}){_END}") if files else None
+        self._pattern = re.compile(f"(?:{'|'.join(map(re.escape, longest_first))}){_END}")
         self._held = ""
         self._length = 0
 
@@ -48,7 +48,7 @@ class Links:
         end = len(text) if ended else self._decided(text)
         new: list[str | Cited] = []
         shown = 0
-        for link in self._pattern.finditer(text) if self._pattern else ():
+        for link in self._pattern.finditer(text):
             if link.end() > end:
                 break
             self._say(text[shown : link.start()], new)
@@ -67,8 +67,6 @@ class Links:
 
     def _decided(self, text: str) -> int:
         """Up to where it is certain what is a link."""
-        if self._pattern is None:
-            return len(text)
         if (begun := text.rfind(PREFIX)) >= 0 and self._may_go_on(text[begun:]):
             return begun
         for size in range(min(len(PREFIX) - 1, len(text)), 0, -1):

@@ -15,12 +15,12 @@ from adlatus.backends.sandbox.pool import Sandboxes
 from adlatus.backends.sandbox.session import Sandbox
 from adlatus.runs import code
 from adlatus.runs.calls import Call
-from adlatus.runs.tools import workspace
+from adlatus.runs.tools import asked, workspace
 from adlatus.runs.tools.work import ToolFailed, Work
 from adlatus.store import sandbox_sessions
 from adlatus.wire import steps
 from adlatus.wire.common import Json, LastError
-from adlatus.wire.steps import ASKED, EXTRA, code_interpreter_call
+from adlatus.wire.steps import ASKED, code_interpreter_call
 
 log = structlog.get_logger(__name__)
 
@@ -71,13 +71,7 @@ def pending(call_id: str, arguments: str) -> Json:
 
 def as_function(call: Json) -> Json | None:
     """A kept call as the model knows it; None as long as nothing has come back."""
-    if ASKED not in call:
-        return None
-    asked = call[ASKED]
-    function = {"name": asked["name"], "arguments": asked["arguments"], "output": asked["told"]}
-    return {"id": call["id"], "type": "function", "function": function} | (
-        {EXTRA: call[EXTRA]} if EXTRA in call else {}
-    )
+    return asked.as_function(call, call[ASKED]["told"]) if ASKED in call else None
 
 
 def images(call: Json) -> list[str]:
@@ -222,9 +216,7 @@ class _Outcome:
         told = _cut(told, min(self.work.room_tokens, MOST_TOLD), self.work.model)
         if self.made:
             told += f"\nFiles written: {', '.join(f'/mnt/data/{path}' for path in self.made)}"
-        asked = {"name": self.call.name, "arguments": self.call.arguments, "told": told, "made": self.made}
-        extra = {EXTRA: self.call.extra} if self.call.extra else {}
-        self.work.carried_out[self.call.id] |= {ASKED: asked, **extra}
+        self.work.carried_out[self.call.id] |= asked.asked(self.call, told=told, made=self.made)
 
 
 def _cut(text: str, most_tokens: int, model: str) -> str:

@@ -21,10 +21,11 @@ from adlatus.retrieval.ranking import Question
 from adlatus.retrieval.search import Result, search, thread_files_settled
 from adlatus.runs.calls import Call, text_of
 from adlatus.runs.citations import Passage, marker
+from adlatus.runs.tools import asked
 from adlatus.runs.tools.work import ToolFailed, Work
 from adlatus.store import threads
 from adlatus.wire.common import Json, LastError
-from adlatus.wire.steps import ASKED, EXTRA, file_search_call
+from adlatus.wire.steps import ASKED, file_search_call
 
 log = structlog.get_logger(__name__)
 
@@ -107,9 +108,8 @@ def pending(call_id: str, tool: FileSearch) -> Json:
 
 def kept(call: Call, tool: FileSearch, position: int, results: Sequence[Result]) -> Json:
     """A call with its results, as a step keeps it."""
-    asked = {"name": call.name, "arguments": call.arguments, "position": position}
     done = file_search_call(call.id, tool.ranking_options, [_result(result) for result in results])
-    return done | {ASKED: asked} | ({EXTRA: call.extra} if call.extra else {})
+    return done | asked.asked(call, position=position)
 
 
 def _result(found: Result) -> Json:
@@ -126,24 +126,18 @@ def _result(found: Result) -> Json:
 
 def as_function(call: Json) -> Json | None:
     """A kept call as the model knows it; None as long as nothing has come back."""
-    if ASKED not in call:
-        return None
-    asked = call[ASKED]
-    function = {"name": asked["name"], "arguments": asked["arguments"], "output": told(call)}
-    return {"id": call["id"], "type": "function", "function": function} | (
-        {EXTRA: call[EXTRA]} if EXTRA in call else {}
-    )
+    return asked.as_function(call, told(call)) if ASKED in call else None
 
 
 def told(call: Json) -> str:
     """What the model is told of a kept call."""
-    asked = call[ASKED]
-    if isinstance(wrong := queries(asked["arguments"]), str):
+    question = call[ASKED]
+    if isinstance(wrong := queries(question["arguments"]), str):
         return f"Nothing was searched: {wrong}"
     results = call["file_search"]["results"]
     if not results:
         return _FOUND_NOTHING
-    markers = [marker(asked["position"], number, result["file_name"]) for number, result in enumerate(results)]
+    markers = [marker(question["position"], number, result["file_name"]) for number, result in enumerate(results)]
     shown = [f"{mark} {_headed(result)}\n{_text(result)}" for mark, result in zip(markers, results, strict=True)]
     return "\n\n".join([_FOUND.format(marker=markers[0]), *shown])
 
@@ -208,13 +202,13 @@ async def carry_out(work: Work, place: int, call: Call, tool: FileSearch) -> Jso
 
     What is wrong with a call is told to the model. Raises `ToolFailed`, and `InvalidRequest` of the search.
     """
-    asked, results = queries(call.arguments), []
-    if isinstance(asked, list):
+    wanted, results = queries(call.arguments), []
+    if isinstance(wanted, list):
         of_thread = await threads.vector_store_ids(work.resources.database, work.thread_id)
         if stores := list(dict.fromkeys([*work.vector_store_ids, *of_thread])):
             limit = MOST_RESULTS_IN_SMALL if work.window <= SMALL_WINDOW else MOST_RESULTS
             question = Question(
-                queries=asked,
+                queries=wanted,
                 vector_store_ids=stores,
                 limit=tool.max_results or limit,
                 score_threshold=tool.score_threshold,
