@@ -236,9 +236,9 @@ async def _ask(loaded: Loaded, resources: Resources, journal: Journal) -> Questi
     Does nothing and stops where the run's budget does not allow another question.
     """
     left = budget.left(loaded.run, loaded.used)
-    run, made = await _with_files(loaded, resources, journal)
     if left.completion_tokens == 0:
         return Stop(OUT_OF_TOKENS)
+    run, made = await _with_files(loaded, resources, journal)
     if tools.rounds(run, [step["step_details"] for step in loaded.steps]) >= tools.MOST_ROUNDS:
         run = run.model_copy(update={"tool_choice": "none"})
     route = resources.llm.routing.for_assistants(run.model)
@@ -269,11 +269,11 @@ async def _with_files(loaded: Loaded, resources: Resources, journal: Journal) ->
     run = loaded.run
     if not tools.toolbox(run).executes_code:
         return run, NO_FILES
-    given = await workspace.given_to(resources, journal.project_id, journal.thread_id, loaded.code_file_ids)
+    given = await workspace.given(resources, journal.project_id, journal.thread_id, loaded.code_file_ids)
     if given:
         instructions = "\n\n".join(filter(None, (run.instructions, workspace.told(given))))
         run = run.model_copy(update={"instructions": instructions})
-    return run, (await workspace.earlier_of(resources.database, journal.thread_id)).made
+    return run, (await workspace.earlier(resources.database, journal.thread_id)).made
 
 
 async def _use_tools(loaded: Loaded, asked: Question, resources: Resources, journal: Journal) -> None:

@@ -114,7 +114,9 @@ async def _execute(sandboxes: Sandboxes, written: str, outcome: "_Outcome") -> N
                 await sandbox_sessions.record(
                     work.resources.database, work.thread_id, work.resources.executor_id, sandboxes.engine, sandbox.box
                 )
-                given, earlier = await workspace.given(work), await workspace.earlier(work)
+                resources = work.resources
+                given = await workspace.given(resources, work.project_id, work.thread_id, work.code_file_ids)
+                earlier = await workspace.earlier(resources.database, work.thread_id)
                 if sandbox.is_fresh and earlier.has_executed:
                     outcome.log(_NEW_SESSION)
                 for problem in await workspace.bring(work, sandbox, given, earlier):

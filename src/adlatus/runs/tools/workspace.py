@@ -41,12 +41,7 @@ class Earlier:
     made: dict[str, str]
 
 
-async def given(work: Work) -> list[Given]:
-    """The files of the assistant and of the thread that are still there."""
-    return await given_to(work.resources, work.project_id, work.thread_id, work.code_file_ids)
-
-
-async def given_to(resources: Resources, project_id: str, thread_id: str, of_assistant: Sequence[str]) -> list[Given]:
+async def given(resources: Resources, project_id: str, thread_id: str, of_assistant: Sequence[str]) -> list[Given]:
     """The files of an assistant and a thread that are still there. Those of the same name get numbers."""
     of_thread = await threads.code_file_ids(resources.database, thread_id)
     file_ids = list(dict.fromkeys([*of_assistant, *of_thread]))
@@ -80,12 +75,7 @@ def told(found: Sequence[Given]) -> str:
     return f"Files that the user has given to the code interpreter:\n{listed}"
 
 
-async def earlier(work: Work) -> Earlier:
-    """What earlier calls of the thread have left."""
-    return await earlier_of(work.resources.database, work.thread_id)
-
-
-async def earlier_of(connection: Connection, thread_id: str) -> Earlier:
+async def earlier(connection: Connection, thread_id: str) -> Earlier:
     """What earlier calls of a thread have left."""
     rows = await connection.fetch(statements.MADE, the_thread=thread_id)
     return Earlier(bool(rows), {path: file_id for row in rows for path, file_id in row["made"].items()})
