@@ -5,12 +5,9 @@ commit.
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
-
-from sqlalchemy import BigInteger, Insert, insert, literal
 
 from adlatus.backends.routing import Routing
 from adlatus.errors import InvalidRequest, NotFound, shortened, shortened_list
@@ -20,10 +17,11 @@ from adlatus.runs.endings import EXPIRED
 from adlatus.runs.lifecycle import FINAL, IllegalMove
 from adlatus.store import leases, rows, threads, tool_resources, vector_stores
 from adlatus.store import runs as statements
-from adlatus.store.db import Database, Row, Transaction, param
+from adlatus.store.db import Connection, Database, Row, Transaction
 from adlatus.store.events import EventLog
 from adlatus.store.leases import Claim, Lease
-from adlatus.store.tables import assistants, runs, unix_now
+from adlatus.store.tables import assistants, runs
+from adlatus.store.tables import threads as threads_table
 from adlatus.wire import events as wire
 from adlatus.wire.common import Json
 from adlatus.wire.runs import (
@@ -80,17 +78,19 @@ async def create(
     or the assistant, `ActiveRun` where one is active on the thread, `InvalidRequest` where the model is unknown or
     cannot do what is asked, or where no executor can.
     """
-    async with database.transaction() as tx:
-        thread = await threads.lock(tx, project_id, thread_id)
-        assistant = await rows.get(tx, assistants, "assistant", request.assistant_id, project_id=project_id)
-        settings = _settings(request, assistant, routing, additional=request.additional_instructions)
+    # Without messages the run is all that is written, and its statement waits for the lock on the thread itself
+    async with database.transaction() if request.additional_messages else nullcontext(database) as connection:
+        beginning = await statements.beginning(connection, project_id, thread_id, request.assistant_id)
+        settings = _settings(request, beginning.assistant, routing, additional=request.additional_instructions)
         settings["include"] = list(include)
-        await needs.check(tx, settings["needs"], claim)
-        if active := await threads.active_run(tx, thread_id):  # last: only what is right in itself may replace it
-            raise ActiveRun(thread_id, active)
-        thread, _ = await threads.add_messages(tx, thread, request.additional_messages or ())
-        await _check_stores(tx, thread, settings)
-        row = await _insert(tx, project_id, thread_id, settings, expires_after_s, claim)
+        await needs.check(connection, settings["needs"], claim)
+        if beginning.active_run:  # last: only what is right in itself may replace it
+            raise ActiveRun(thread_id, beginning.active_run)
+        thread = beginning.thread
+        if isinstance(connection, Transaction):
+            thread, _ = await threads.add_messages(connection, thread, request.additional_messages or ())
+        await _check_stores(connection, thread, settings)
+        row = await _insert(connection, project_id, thread_id, settings, expires_after_s, claim)
     return await _told_of_creation(events, row, [])
 
 
@@ -200,12 +200,12 @@ async def cancel(database: Database, events: EventLog, project_id: str, thread_i
     return Run.of(cancelling)
 
 
-async def _check_stores(tx: Transaction, thread: Row, settings: Json) -> None:
+async def _check_stores(connection: Connection, thread: Row, settings: Json) -> None:
     """Refuse a run whose file search has a store that is gone or has expired. Raises `NotFound`, `InvalidRequest`."""
     if any(tool["type"] == "file_search" for tool in settings["tools"]):
         owners = (settings["tool_resources"], thread["tool_resources"])
         ids = [store_id for owned in owners for store_id in tool_resources.store_ids(owned)]
-        await vector_stores.usable(tx, thread["project_id"], ids)
+        await vector_stores.usable(connection, thread["project_id"], ids)
 
 
 def _settings(request: RunSettings, assistant: Row, routing: Routing, *, additional: str | None = None) -> Json:
@@ -257,29 +257,21 @@ def _is_chosen(tool: Json, choice: Json) -> bool:
 
 
 async def _insert(
-    tx: Transaction, project_id: str, thread_id: str, settings: Json, expires_after_s: int, claim: Claim | None
+    connection: Connection, project_id: str, thread_id: str, settings: Json, expires_after_s: int, claim: Claim | None
 ) -> Row:
+    """The row of a new run. Raises `NotFound` and `ActiveRun` where the thread has become unfit for it meanwhile."""
     values = settings | {"id": new_id("run"), "project_id": project_id, "thread_id": thread_id}
-    claim = await needs.fitting(tx, claim, thread_id, settings["needs"])
+    claim = await needs.fitting(connection, claim, thread_id, settings["needs"])
     if claim:
         values |= {"lease_owner": claim.owner, "lease_token": claim.token}
-    else:
-        await leases.wake(tx)
-    row = await tx.fetch_row(_insertion(tuple(values)), expires_after_s=expires_after_s, **values)
-    assert row is not None
+    statement = statements.insertion(tuple(values))
+    while (row := await connection.fetch_row(statement, expires_after_s=expires_after_s, **values)) is None:
+        await rows.get(connection, threads_table, "thread", thread_id, project_id=project_id)
+        if active := await threads.active_run(connection, thread_id):
+            raise ActiveRun(thread_id, active)
+    if claim is None:
+        await leases.wake(connection)
     return row
-
-
-@cache
-def _insertion(columns: tuple[str, ...]) -> Insert:
-    values: dict[str, Any] = {column: param(column, runs.c[column].type) for column in columns}
-    values |= {
-        "status": literal(RunStatus.QUEUED.value),
-        "expires_at": unix_now + param("expires_after_s", BigInteger()),
-    }
-    if "lease_token" in columns:
-        values |= {"lease_expires_at": leases.lease_end, "attempt": literal(1)}
-    return insert(runs).values(values).returning(runs)
 
 
 async def _told_of_creation(events: EventLog, row: Row, first: list[bytes]) -> Queued:
@@ -298,5 +290,4 @@ async def _told(events: EventLog, row: Row, frames: list[bytes]) -> Queued:
         return Queued(run, None, attempt << 32)
     events.execute(run.id, attempt - 1)  # from here on, so that readers need not look at the table in between
     events.append(run.id, attempt - 1, frames)
-    lease = Lease(run.id, run.thread_id, row["project_id"], row["lease_token"], attempt)
-    return Queued(run, lease, (attempt - 1) << 32)
+    return Queued(run, leases.of_run(row), (attempt - 1) << 32)

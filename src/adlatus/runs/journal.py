@@ -105,9 +105,9 @@ class Journal:
         self._message: telling.OpenMessage | None = None
         self._calls: telling.OpenCalls | None = None
 
-    async def load(self) -> Loaded:
-        """The run, what it has done so far, and how much time it has left."""
-        row = await self._database.fetch_row(statements.LOAD, **self._held)
+    async def load(self, claimed: Row | None = None) -> Loaded:
+        """The run, what it has done so far, and how much time it has left. `claimed` is the run if it was just read."""
+        row = claimed or await self._database.fetch_row(statements.LOAD, **self._held)
         if row is None:
             raise LeaseLost
         begun = row["started_at"] is not None
@@ -205,7 +205,7 @@ class Journal:
         )
         if row is None:
             raise LeaseLost
-        step, message = RunStep.of(_part(row, "step.")), Message.of(_part(row, "message."))
+        step, message = RunStep.of(_there(row, "step")), Message.of(_there(row, "message"))
         self._message = telling.OpenMessage(message_id, self.turn.images)
         self._tell(
             [
@@ -236,9 +236,9 @@ class Journal:
             steps = await tx.fetch(
                 statements.end_steps(StepStatus.COMPLETED, StepStatus.COMPLETED),
                 the_run=self._lease.run_id,
-                new_usage=self._turn_used.model_dump(),
-                new_details=self._details(),
-                new_last_error=None,
+                step_usage=self._turn_used.model_dump(),
+                calls_details=self._details(),
+                step_error=None,
             )
         self._tell(telling.ended([], steps, self._include))
         self._used += self._turn_used
@@ -278,27 +278,23 @@ class Journal:
     async def _end(self, ending: Ending) -> None:
         if ending is COMPLETED and self._message is None:
             await self._open_message()  # an empty answer is an answer
-        frames: list[bytes] = []
-        async with self._database.transaction() as tx:
-            if ending is CANCELLED:
-                frames.append(telling.event("thread.run", Run.of(await self._hold(tx))))
-            run = await tx.fetch_row(
-                statements.move(ending.status, sources(ending.status)),
-                **self._held,
-                **_last_words(ending, self._used + self._turn_used),
-            )
-            if run is None:
-                await self._refuse(tx, ending.status)
-                return
-            frames += await _end_open_parts(
-                tx,
-                run,
-                ending,
-                content=self.turn.content or [text_content("")],
-                calls=self._details() if self._calls else None,
-                usage=self._turn_used,
-            )
-        self._tell([*frames, telling.event("thread.run", Run.of(run)), wire.DONE])
+        parts: Json = {
+            "new_content": self.turn.content or [text_content("")],
+            "calls_details": self._details() if self._calls else None,
+            "step_usage": self._turn_used.model_dump(),
+        }
+        used = self._used + self._turn_used
+        if ending is CANCELLED:
+            async with self._database.transaction() as tx:
+                cancelling = telling.event("thread.run", Run.of(await self._hold(tx)))
+                ended = await _ended(tx, ending, used, **self._held, **parts)
+            frames = [cancelling]
+        else:
+            ended, frames = await _ended(self._database, ending, used, **self._held, **parts), []
+        if ended is None:
+            await self._refuse(self._database, ending.status)
+        else:
+            self._tell([*frames, *ended.frames])
 
     @property
     def _turn_used(self) -> Usage:
@@ -370,15 +366,18 @@ async def cancel(tx: Transaction, run: Row) -> tuple[Row, int, list[bytes]]:
 async def end_unexecuted(tx: Transaction, run_id: str, ending: Ending) -> tuple[Row, list[bytes]]:
     """End a locked run that nobody executes. Its row, and the frames to tell once this is committed."""
     used = _sum(await tx.fetch(statements.STEPS, the_run=run_id))
-    run = await _moved(tx, run_id, ending.status, **_last_words(ending, used))
-    ended = await _end_open_parts(tx, run, ending, content=[text_content("")])
-    return run, [*ended, telling.event("thread.run", Run.of(run)), wire.DONE]
+    ended = await _ended(tx, ending, used, the_run=run_id, new_content=[text_content("")])
+    assert ended is not None, _LOCKED
+    return ended.run, ended.frames
+
+
+_LOCKED = "the caller has locked the run and checked the move"
 
 
 async def _moved(tx: Transaction, run_id: str, target: RunStatus, *, claimed: bool = False, **values: object) -> Row:
     statement = statements.move(target, sources(target), leased=False, claimed=claimed)
     row = await tx.fetch_row(statement, the_run=run_id, **values)
-    assert row is not None, "the caller has locked the run and checked the move"
+    assert row is not None, _LOCKED
     return row
 
 
@@ -391,31 +390,38 @@ def _last_words(ending: Ending, used: Usage) -> Json:
     }
 
 
-async def _end_open_parts(
-    tx: Transaction,
-    run: Row,
-    ending: Ending,
-    *,
-    content: list[Json],
-    calls: Json | None = None,
-    usage: Usage | None = None,
-) -> list[bytes]:
-    """End the message and the steps that are in progress; their events, the message's first."""
-    messages = await tx.fetch(statements.end_messages(ending.message), the_run=run["id"], new_content=content)
-    steps = await tx.fetch(
-        statements.end_steps(ending.step, ending.calls),
-        the_run=run["id"],
-        new_usage=usage.model_dump() if usage else None,
-        new_details=calls,
-        new_last_error=of_step(ending.error).model_dump() if ending.error else None,
+@dataclass(frozen=True)
+class _Ended:
+    """A run that has ended, and what is to be told: of its message and its step first, the end of the stream last."""
+
+    run: Row
+    frames: list[bytes]
+
+
+async def _ended(connection: Connection, ending: Ending, used: Usage, **values: object) -> _Ended | None:
+    """End a run with what is open of it; None where it may not end so. With a token in `values` the lease must hold."""
+    statement = statements.end(
+        ending.status,
+        sources(ending.status),
+        leased="the_token" in values,
+        message=ending.message,
+        step=ending.step,
+        calls=ending.calls,
     )
-    return telling.ended(messages, steps, run["include"])
+    error = of_step(ending.error).model_dump() if ending.error else None
+    row = await connection.fetch_row(statement, step_error=error, **_last_words(ending, used), **values)
+    if row is None:
+        return None
+    run, message, step = _there(row, "run"), statements.part(row, "message"), statements.part(row, "step")
+    frames = telling.ended([message] if message else [], [step] if step else [], run["include"])
+    return _Ended(run, [*frames, telling.event("thread.run", Run.of(run)), wire.DONE])
 
 
 def _sum(steps: Sequence[Row]) -> Usage:
     return sum((Usage.of(step["usage"]) for step in steps if step["usage"]), NOTHING_USED)
 
 
-def _part(row: Row, prefix: str) -> Row:
-    """The columns of a joined row that begin with a prefix, without it."""
-    return {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
+def _there(row: Row, table: str) -> Row:
+    found = statements.part(row, table)
+    assert found is not None
+    return found

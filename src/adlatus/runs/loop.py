@@ -171,7 +171,7 @@ async def _to_an_ending(lease: Lease, work: Coroutine[Any, Any, Ending | None]) 
 
 
 async def _attempt(lease: Lease, resources: Resources, journal: Journal) -> Ending | None:
-    loaded = await journal.load()
+    loaded = await journal.load(lease.claimed)
     run = loaded.run
     if run.status is not RunStatus.QUEUED:
         await journal.take_back()

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from adlatus.errors import InvalidRequest
 from adlatus.store import executors, sandbox_sessions
-from adlatus.store.db import Connection, Row, Transaction
+from adlatus.store.db import Connection, Row
 from adlatus.store.executors import Ability
 from adlatus.store.leases import Claim
 from adlatus.wire.common import Json
@@ -37,11 +37,13 @@ async def check(connection: Connection, needs: Collection[Ability], claim: Claim
         raise InvalidRequest(_reason(live, needs), param="tools")
 
 
-async def fitting(tx: Transaction, claim: Claim | None, thread_id: str, needs: Collection[Ability]) -> Claim | None:
+async def fitting(
+    connection: Connection, claim: Claim | None, thread_id: str, needs: Collection[Ability]
+) -> Claim | None:
     """The claim, unless its executor cannot do what the run needs, or another one has the thread's sandbox."""
     if claim is None or not _fits(claim, needs):
         return None
-    if Ability.SANDBOX in needs and await sandbox_sessions.is_elsewhere(tx, thread_id, claim.owner):
+    if Ability.SANDBOX in needs and await sandbox_sessions.is_elsewhere(connection, thread_id, claim.owner):
         return None
     return claim
 

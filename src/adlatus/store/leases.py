@@ -36,7 +36,7 @@ from sqlalchemy import (
 from adlatus.store import sandbox_sessions
 from adlatus.store.db import Connection, Row, param
 from adlatus.store.executors import Ability
-from adlatus.store.tables import runs, vector_store_files
+from adlatus.store.tables import runs, unix_now, vector_store_files
 from adlatus.wire.runs import RunStatus
 from adlatus.wire.vector_stores import FileStatus
 
@@ -74,7 +74,8 @@ class Claim:
 class Lease:
     """A claimed run. `abandoned` counts the executors that died with it.
 
-    `interruption` is set by the worker before it cancels the executing task.
+    `claimed` is the run as it was then, with the seconds that were left to it. `interruption` is set by the worker
+    before it cancels the executing task.
     """
 
     run_id: str
@@ -83,6 +84,7 @@ class Lease:
     token: str
     attempt: int
     abandoned: int = 0
+    claimed: Row | None = field(default=None, compare=False, repr=False)
     interruption: Interruption | None = field(default=None, compare=False)
 
     @property
@@ -125,6 +127,9 @@ def new_claim(owner: str, abilities: Collection[Ability] = ()) -> Claim:
     return Claim(owner, secrets.token_hex(16), frozenset(abilities))
 
 
+left_s = (runs.c.expires_at - unix_now).label("left_s")
+"""The seconds until a run expires."""
+
 lease_end: ColumnElement[datetime] = func.now() + text(f"interval '{LEASE_S} seconds'")
 """The instant at which a lease that is taken or renewed now runs out."""
 
@@ -139,7 +144,8 @@ AnyLease = TypeVar("AnyLease", bound=Lease | FileLease)
 class Leases(Generic[AnyLease]):
     """The leases on the rows of one table, whose lease columns are those of runs.
 
-    `due` may have the parameters `owner` and, with `by_ability`, `abilities`: those of who claims.
+    `due` may have the parameters `owner` and, with `by_ability`, `abilities`: those of who claims. `told` is what is
+    to be known of claimed work beside its row.
     """
 
     def __init__(
@@ -151,6 +157,7 @@ class Leases(Generic[AnyLease]):
         *,
         due: ColumnElement[bool],
         by_ability: bool = False,
+        told: Sequence[ColumnElement[Any]] = (),
     ) -> None:
         self._of = of
         self._by_ability = by_ability
@@ -176,7 +183,7 @@ class Leases(Generic[AnyLease]):
                 attempt=table.c.attempt + 1,
                 abandoned=table.c.abandoned + case((table.c.lease_token.is_not(None), 1), else_=0),
             )
-            .returning(table)
+            .returning(table, *told)
         )
         self._heartbeat = (
             update(table)
@@ -222,8 +229,17 @@ class Leases(Generic[AnyLease]):
         return len(await connection.fetch(self._release_all))
 
 
-def _of_run(row: Row) -> Lease:
-    return Lease(row["id"], row["thread_id"], row["project_id"], row["lease_token"], row["attempt"], row["abandoned"])
+def of_run(row: Row) -> Lease:
+    """The lease of a run that is claimed, and told with what is left to it."""
+    return Lease(
+        row["id"],
+        row["thread_id"],
+        row["project_id"],
+        row["lease_token"],
+        row["attempt"],
+        row["abandoned"],
+        claimed=row,
+    )
 
 
 def _of_file(row: Row) -> FileLease:
@@ -249,12 +265,13 @@ RUNS: Leases[Lease] = Leases(
     runs,
     (runs.c.id,),
     CLAIMABLE,
-    _of_run,
+    of_run,
     due=or_(
         runs.c.status == RunStatus.CANCELLING,  # to end it nothing is needed
         and_(runs.c.needs.bool_op("<@")(param("abilities", ARRAY(Text))), not_(_waits_for_its_sandbox)),
     ),
     by_ability=True,
+    told=(left_s,),
 )
 FILES: Leases[FileLease] = Leases(
     vector_store_files,

@@ -1,30 +1,37 @@
 """The statements that an executing run needs. Which moves are legal is not theirs to know: the guard is handed in."""
 
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     ColumnElement,
+    FromClause,
+    Select,
     Text,
     and_,
     case,
     column,
     delete,
+    exists,
     func,
-    insert,
     literal,
     null,
     or_,
     select,
     update,
 )
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
+from sqlalchemy.sql.elements import Label
 
-from adlatus.store.db import param
+from adlatus.errors import not_found
+from adlatus.store import leases
+from adlatus.store.db import Connection, Row, param
 from adlatus.store.leases import FREED, lease_end
-from adlatus.store.tables import ENDED, messages, run_steps, runs, unix_now
+from adlatus.store.tables import ENDED, assistants, messages, run_steps, runs, threads, unix_now
 from adlatus.wire.common import NOTHING_USED
 from adlatus.wire.messages import IncompleteReason, MessageStatus
 from adlatus.wire.runs import RunStatus
@@ -32,7 +39,7 @@ from adlatus.wire.steps import ASKED, StepStatus, tool_calls
 
 _held = and_(runs.c.id == param("the_run", Text()), runs.c.lease_token == param("the_token", Text()))
 
-LOAD = select(runs, (runs.c.expires_at - unix_now).label("left_s")).where(_held)
+LOAD = select(runs, leases.left_s).where(_held)
 """The run as its executor sees it, with the seconds until it expires."""
 
 HOLD = select(runs).where(_held).with_for_update(key_share=True)
@@ -116,12 +123,6 @@ _new_message = (
     .returning(messages)
     .cte("new_message")
 )
-OPEN_MESSAGE = select(
-    *(column.label(f"step.{column.name}") for column in _new_step.c),
-    *(column.label(f"message.{column.name}") for column in _new_message.c),
-)
-"""An empty message of the run and the step that writes it, inserted if the lease holds, in one round trip."""
-
 REMOVE_OPEN_MESSAGES = (
     delete(messages)
     .where(messages.c.run_id == param("the_run", Text()), messages.c.status == MessageStatus.IN_PROGRESS)
@@ -167,6 +168,52 @@ COMPLETE_CALLS = (
 """The open step has its outputs."""
 
 
+_active = (
+    select(runs.c.id).where(runs.c.thread_id == threads.c.id, runs.c.status.not_in(ENDED)).limit(1).scalar_subquery()
+)
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a run on a thread begins with: the thread, the assistant, and the run that is active there, if one is."""
+
+    thread: Row
+    assistant: Row
+    active_run: str | None
+
+
+async def beginning(connection: Connection, project_id: str, thread_id: str, assistant_id: str) -> Beginning:
+    """Read all of it at once; in a transaction the thread stays locked. Raises `NotFound`."""
+    row = await connection.fetch_row(
+        _BEGINNING, the_project=project_id, the_thread=thread_id, the_assistant=assistant_id
+    )
+    thread = part(row, "thread") if row else None
+    if row is None or thread is None:
+        raise not_found("thread", thread_id)
+    assistant = part(row, "assistant")
+    if assistant is None:
+        raise not_found("assistant", assistant_id)
+    return Beginning(thread, assistant, row["active"])
+
+
+@cache
+def insertion(columns: tuple[str, ...]) -> ReturningInsert[Any]:
+    """A queued run with these columns, on its thread once nobody has that locked.
+
+    Inserts nothing where the thread is gone, or another run is active on it.
+    """
+    values: dict[str, ColumnElement[Any]] = {column: param(column, runs.c[column].type) for column in columns}
+    values |= {
+        "status": literal(RunStatus.QUEUED.value),
+        "expires_at": unix_now + param("expires_after_s", BigInteger()),
+    }
+    if "lease_token" in columns:
+        values |= {"lease_expires_at": lease_end, "attempt": literal(1)}
+    thread = select(*values.values()).where(threads.c.id == values["thread_id"]).with_for_update(key_share=True)
+    inserted = insert(runs).from_select(list(values), thread.select_from(threads))
+    return inserted.on_conflict_do_nothing().returning(runs, leases.left_s)
+
+
 @cache
 def move(
     target: RunStatus, sources: frozenset[RunStatus], *, leased: bool = True, claimed: bool = False
@@ -199,22 +246,64 @@ def move(
         values |= {"lease_owner": param("owner", Text()), "lease_token": param("token", Text())}
         values["lease_expires_at"] = lease_end
     which: ColumnElement[bool] = _held if leased else runs.c.id == param("the_run", Text())
-    return update(runs).where(which, runs.c.status.in_(sorted(sources))).values(values).returning(runs)
+    guarded = update(runs).where(which, runs.c.status.in_(sorted(sources)))
+    return guarded.values(values).returning(runs, leases.left_s)
+
+
+@cache
+def end(
+    target: RunStatus,
+    sources: frozenset[RunStatus],
+    *,
+    leased: bool,
+    message: IncompleteReason | None,
+    step: StepStatus,
+    calls: StepStatus,
+) -> Select[Any]:
+    """End a run with its open message and step, in one round trip; nothing happens if the guard does not hold.
+
+    Columns begin with `run.`, `message.` and `step.`. What was not open is null.
+    """
+    moved = move(target, sources, leased=leased).cte("moved")
+    is_moved = exists(select(literal(1)).select_from(moved))
+    message_ended = end_messages(message).where(is_moved).cte("message_ended")
+    step_ended = end_steps(step, calls).where(is_moved).cte("step_ended")
+    parts = moved.outerjoin(message_ended, literal(True)).outerjoin(step_ended, literal(True))
+    return select(
+        *labelled("run", moved), *labelled("message", message_ended), *labelled("step", step_ended)
+    ).select_from(parts)
+
+
+def labelled(prefix: str, table: FromClause) -> list[Label[Any]]:
+    """The columns of a table, for a row that has those of others too."""
+    return [column.label(f"{prefix}.{column.name}") for column in table.c]
+
+
+def part(row: Row, prefix: str) -> Row | None:
+    """What a row has of a table whose columns were `labelled`; None where there was no match."""
+    columns = _of_prefix(tuple(row.keys()), f"{prefix}.")
+    found = {name: row[label] for name, label in columns}
+    return None if found["id"] is None else found
+
+
+@lru_cache(maxsize=64)
+def _of_prefix(labels: tuple[str, ...], prefix: str) -> list[tuple[str, str]]:
+    return [(label.removeprefix(prefix), label) for label in labels if label.startswith(prefix)]
 
 
 @cache
 def end_steps(message: StepStatus, calls: StepStatus) -> ReturningUpdate[Any]:
     """End the open step of a run, be it one that writes a message or one that calls tools.
 
-    `new_usage` and `new_details`, the calls as far as they have come, are null where they are kept already.
+    `step_usage` and `calls_details`, the calls as far as they have come, are null where they are kept already.
     """
     calls_tools = run_steps.c.type == "tool_calls"
     values: dict[str, Any] = {
         "status": case((calls_tools, literal(calls.value)), else_=literal(message.value)),
-        "usage": func.coalesce(param("new_usage", JSON()), _kept),
-        "last_error": param("new_last_error", JSON()),
+        "usage": func.coalesce(param("step_usage", JSON()), _kept),
+        "last_error": param("step_error", JSON()),
         "step_details": case(
-            (calls_tools, func.coalesce(param("new_details", JSON()), run_steps.c.step_details)),
+            (calls_tools, func.coalesce(param("calls_details", JSON()), run_steps.c.step_details)),
             else_=run_steps.c.step_details,
         ),
     }
@@ -243,3 +332,18 @@ def end_messages(reason: IncompleteReason | None) -> ReturningUpdate[Any]:
         )
         .returning(messages)
     )
+
+
+OPEN_MESSAGE = select(*labelled("step", _new_step), *labelled("message", _new_message))
+"""An empty message of the run and the step that writes it, inserted if the lease holds, in one round trip."""
+
+_BEGINNING = (
+    select(*labelled("thread", threads), *labelled("assistant", assistants), _active.label("active"))
+    .select_from(threads)
+    .outerjoin(
+        assistants,
+        and_(assistants.c.id == param("the_assistant", Text()), assistants.c.project_id == threads.c.project_id),
+    )
+    .where(threads.c.id == param("the_thread", Text()), threads.c.project_id == param("the_project", Text()))
+    .with_for_update(of=threads, key_share=True)
+)

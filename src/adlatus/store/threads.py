@@ -106,9 +106,9 @@ async def remove(tx: Transaction, project_id: str, thread_id: str) -> None:
     await rows.remove(tx, threads, "thread", thread_id, project_id=project_id)
 
 
-async def active_run(tx: Transaction, thread_id: str) -> str | None:
+async def active_run(connection: Connection, thread_id: str) -> str | None:
     """The id of the run that locks the thread, if there is one."""
-    row = await tx.fetch_row(_ACTIVE_RUN, the_thread=thread_id)
+    row = await connection.fetch_row(_ACTIVE_RUN, the_thread=thread_id)
     return row["id"] if row else None
 
 
