@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 import structlog
@@ -57,6 +59,25 @@ def test_the_standard_library_logs_in_the_same_form(capsys: pytest.CaptureFixtur
     logging.getLogger("some.library").warning("odd: %s", "thing")
     [line] = [json.loads(line) for line in _lines(capsys)]
     assert (line["level"], line["event"], line["logger"]) == ("warning", "odd: thing", "some.library")
+
+
+def test_a_line_is_written_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("json", "info")
+    structlog.get_logger("adlatus.test").info("odd", name="half \ud83d", number=2**70, thing=object)
+    [line] = [json.loads(line) for line in _lines(capsys)]
+    assert (line["name"], line["number"], line["thing"]) == ("half \ud83d", 2**70, "<class 'object'>")
+
+
+def test_a_log_that_nobody_reads_ends_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    configure_logging("json", "info")
+    reader, writer = os.pipe()
+    os.close(reader)
+    with suppress(BrokenPipeError), os.fdopen(writer, "w") as unread:  # closing it tries once more
+        monkeypatch.setattr("sys.stderr", unread)
+        structlog.get_logger("adlatus.test").info("unheard")
+        heard_out = True
+        monkeypatch.undo()
+    assert heard_out
 
 
 def test_each_server_has_a_registry_of_its_own() -> None:
