@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 
-import httpx
+import aiohttp
 import orjson
 
 from adlatus.backends import faults
 from adlatus.backends.refusals import ModelError
-from adlatus.backends.upstreams import TRANSPORT_ERRORS
+from adlatus.backends.upstreams import TRANSPORT_ERRORS, Answer
 from adlatus.wire.common import Json
 
 Chunk = Json
@@ -23,14 +23,14 @@ LONGEST_ANSWER_BYTES = 128 * 2**20
 """What is read of one answer, chunks with all that is around their few characters of text."""
 
 
-async def payloads(response: httpx.Response) -> AsyncGenerator[list[bytes]]:
+async def payloads(body: aiohttp.StreamReader) -> AsyncGenerator[list[bytes]]:
     """The payloads of a stream's lines, in the batches in which the network delivers them.
 
     A body that is one JSON object is one payload: some gateways overlook that a stream was asked for. Raises
     `ModelError` where a line, or all of it, is too long to be an answer.
     """
     rest, read_bytes, begun, whole = bytearray(), 0, False, False
-    async for piece in response.aiter_raw() if "content-encoding" not in response.headers else response.aiter_bytes():
+    while piece := await body.readany():
         rest += piece
         read_bytes += len(piece)
         if len(rest) > LONGEST_LINE_BYTES or read_bytes > LONGEST_ANSWER_BYTES:
@@ -95,7 +95,7 @@ def finish_reason(chunk: Chunk) -> str | None:
     return next((reason for reason in reasons if reason and isinstance(reason, str)), None)
 
 
-def is_stream(response: httpx.Response) -> bool:
+def is_stream(response: Answer) -> bool:
     """Whether an answer is at least said to be a stream."""
     kind: str = response.headers.get("content-type", "text/event-stream")
     return kind.startswith("text/event-stream")

@@ -9,14 +9,16 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from itertools import count
 
+import aiohttp
 import httpx
 import orjson
 import structlog
+from yarl import URL
 
 from adlatus.backends.chunks import Chunk, finish_reason, is_stream, parse, payloads, read_on
 from adlatus.backends.refusals import Again, ModelError, not_a_model, not_whole, refusal, wait_before
 from adlatus.backends.routing import Endpoint, Route, Routing
-from adlatus.backends.upstreams import TRANSPORT_ERRORS, Clients, beginning, the, unreachable
+from adlatus.backends.upstreams import TRANSPORT_ERRORS, Clients, Head, beginning, headers_of, the, unreachable
 from adlatus.wire.common import Json
 
 log = structlog.get_logger(__name__)
@@ -78,7 +80,7 @@ class Llm:
         asking = self._clients[endpoint].stream("GET", endpoint.url("/models"))
         try:
             async with asyncio.timeout(LIST_S), asking as response:
-                content = await beginning(response, LIST_BYTES)
+                content = await beginning(response.aiter_bytes(), LIST_BYTES)
         except (TimeoutError, *TRANSPORT_ERRORS) as error:
             raise ModelError(unreachable(endpoint, error), "server_error") from error
         if response.status_code != httpx.codes.OK:
@@ -93,15 +95,19 @@ class Llm:
         endpoint = route.endpoint
         answering = begun = finished = False
         gave_up: str | None = None
-        asking = self._clients[endpoint].stream(
-            "POST", endpoint.url("/chat/completions", route.model), content=orjson.dumps(request), headers=_ACCEPT
+        asking = self._clients.session(endpoint).post(
+            URL(str(endpoint.url("/chat/completions", route.model)), encoded=True),
+            data=orjson.dumps(request),
+            headers=headers_of(endpoint) | _ACCEPT,
+            allow_redirects=False,
         )
         try:
             async with asking as response:
-                if response.status_code != httpx.codes.OK:
-                    raise refusal(response, await beginning(response, ERROR_BYTES), endpoint, route.model)
+                head, body = Head(response.status, response.headers), response.content
+                if head.status_code != httpx.codes.OK:
+                    raise refusal(head, await beginning(body.iter_any(), ERROR_BYTES), endpoint, route.model)
                 answering = True
-                async with aclosing(payloads(response)) as batches:
+                async with aclosing(payloads(body)) as batches:
                     async for lines in batches:
                         chunks, done, error = parse(lines)
                         reasons = [reason for chunk in chunks if (reason := finish_reason(chunk))]
@@ -115,9 +121,9 @@ class Llm:
                         if done:
                             await read_on(batches)
                             break
-                if not begun and not is_stream(response):
-                    raise not_a_model(endpoint, response)
-        except httpx.ReadTimeout as error:
+                if not begun and not is_stream(head):
+                    raise not_a_model(endpoint, head)
+        except aiohttp.SocketTimeoutError as error:
             raise Again(ModelError(f"{the(endpoint)} did not answer in time.", "server_error")) from error
         except TRANSPORT_ERRORS as error:
             if not answering:

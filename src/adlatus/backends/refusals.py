@@ -8,7 +8,7 @@ import structlog
 
 from adlatus.backends import faults
 from adlatus.backends.routing import Endpoint
-from adlatus.backends.upstreams import key_refused, the
+from adlatus.backends.upstreams import Answer, key_refused, the
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +37,7 @@ class Again(Exception):  # noqa: N818 - not an error yet
         self.loading = loading
 
 
-def refusal(response: httpx.Response, content: bytes, endpoint: Endpoint, model: str | None) -> Again:
+def refusal(response: Answer, content: bytes, endpoint: Endpoint, model: str | None) -> Again:
     """What an HTTP status other than 200 means: `Again` where another attempt may help, else raises `ModelError`.
 
     `model` is None where no model was asked for.
@@ -56,7 +56,7 @@ def refusal(response: httpx.Response, content: bytes, endpoint: Endpoint, model:
             raise _final(response, fault, endpoint, model)
 
 
-def _final(response: httpx.Response, fault: faults.Fault, endpoint: Endpoint, model: str | None) -> ModelError:
+def _final(response: Answer, fault: faults.Fault, endpoint: Endpoint, model: str | None) -> ModelError:
     """A refusal that another attempt would meet again."""
     status, where, set_by = response.status_code, the(endpoint), endpoint.set_by
     match status:
@@ -82,7 +82,7 @@ def _final(response: httpx.Response, fault: faults.Fault, endpoint: Endpoint, mo
     return ModelError(f"{where} {what} It said: {fault.said}" if fault.said else f"{where} {what}", "server_error")
 
 
-def _asked_wait_s(response: httpx.Response, fault: faults.Fault) -> float | None:
+def _asked_wait_s(response: Answer, fault: faults.Fault) -> float | None:
     """The seconds that a server asks to wait: in OpenAI's and Azure's exact header, the standard one, or in words."""
     for header, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         if re.fullmatch(r"\d+(\.\d+)?", value := response.headers.get(header, ""), re.ASCII):
@@ -98,7 +98,7 @@ def wait_before(attempt: int, asked: float | None) -> float | None:
     return float(min(BACKOFF_S * 2 ** (attempt - 2), 8.0) * jitter)
 
 
-def not_a_model(endpoint: Endpoint, response: httpx.Response) -> ModelError:
+def not_a_model(endpoint: Endpoint, response: Answer) -> ModelError:
     """Something answers there, with success, but not as a model does: a login page, another program."""
     kind = response.headers.get("content-type", "nothing").partition(";")[0]
     return ModelError(

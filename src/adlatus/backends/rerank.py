@@ -154,8 +154,8 @@ class HttpReranker:
         try:
             async with asking as response:
                 if response.status_code != httpx.codes.OK:
-                    raise self._refusal(response, await beginning(response, ERROR_BYTES))
-                content = await beginning(response, ANSWER_BYTES)
+                    raise self._refusal(response, await beginning(response.aiter_bytes(), ERROR_BYTES))
+                content = await beginning(response.aiter_bytes(), ANSWER_BYTES)
         except httpx.ReadTimeout as error:
             raise Again(self._failure("did not answer in time")) from error
         except TRANSPORT_ERRORS as error:

@@ -1,8 +1,10 @@
 """The HTTP clients of the model endpoints, one connection pool each; shared by the model's client and the relays."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Protocol
 
 import aiohttp
 import httpx
@@ -22,34 +24,93 @@ request that meets the closing has to be sent again."""
 TRANSPORT_ERRORS = (httpx.HTTPError, aiohttp.ClientError)
 """What a client raises when an endpoint cannot be reached, or leaves in the middle of its answer."""
 
-Clients = Mapping[Endpoint, httpx.AsyncClient]
+
+class Clients:
+    """The clients of all endpoints: httpx, and the session below it, by which a stream costs half as much CPU."""
+
+    def __init__(self) -> None:
+        self._clients: dict[Endpoint, httpx.AsyncClient] = {}
+        self._sessions: dict[Endpoint, aiohttp.ClientSession] = {}
+
+    def __getitem__(self, endpoint: Endpoint) -> httpx.AsyncClient:
+        return self._clients[endpoint]
+
+    def session(self, endpoint: Endpoint) -> aiohttp.ClientSession:
+        """What both send their requests through: one pool of connections."""
+        return self._sessions[endpoint]
+
+    async def add(self, endpoint: Endpoint, stack: AsyncExitStack) -> None:
+        """Open the clients of an endpoint, until the stack closes."""
+        session = await stack.enter_async_context(_session(endpoint))
+        self._sessions[endpoint] = session
+        self._clients[endpoint] = await stack.enter_async_context(_client(endpoint, session))
+
+
+class Answer(Protocol):
+    """The head of an endpoint's answer, whichever client has got it."""
+
+    @property
+    def status_code(self) -> int:
+        """The HTTP status."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Its headers, whatever the case of their names."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The head of a session's answer."""
+
+    status_code: int
+    headers: Mapping[str, str]
 
 
 @asynccontextmanager
 async def open_clients(endpoints: Iterable[Endpoint]) -> AsyncIterator[Clients]:
     """A client for each endpoint, until the block is left."""
     async with AsyncExitStack() as stack:
-        yield {endpoint: await stack.enter_async_context(_client(endpoint)) for endpoint in endpoints}
+        clients = Clients()
+        for endpoint in endpoints:
+            await clients.add(endpoint, stack)
+        yield clients
 
 
-def _client(endpoint: Endpoint) -> httpx.AsyncClient:
+def _session(endpoint: Endpoint) -> aiohttp.ClientSession:
     """`timeout_s` is the longest silence, before the first token too: large local models load slowly."""
-    return httpx.AsyncClient(
-        headers={"content-type": "application/json", **endpoint.headers},
-        # httpx's own transport costs about twice the CPU per streamed chunk
-        # 0 is no limit: with None the transport would leave aiohttp's own default of 100 in place
-        transport=AiohttpTransport(limits=httpx.Limits(max_connections=0, keepalive_expiry=KEEP_ALIVE_S)),
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # one client's would go with another's requests
-        timeout=httpx.Timeout(endpoint.timeout_s, connect=CONNECT_S),
-        follow_redirects=False,
-        trust_env=not is_loopback(endpoint.url("").host),  # proxies are for what is elsewhere
+    elsewhere = not is_loopback(endpoint.url("").host)
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            limit=0,  # none: what is asked at once is limited elsewhere
+            keepalive_timeout=KEEP_ALIVE_S,
+            ssl=httpx.create_ssl_context(trust_env=elsewhere) if endpoint.url("").scheme == "https" else True,
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),  # one client's would go with another's requests
+        timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_S, sock_read=endpoint.timeout_s),
+        trust_env=elsewhere,  # proxies are for what is elsewhere
     )
 
 
-async def beginning(response: httpx.Response, size_bytes: int) -> bytes:
-    """The body as far as so many bytes: what an endpoint sends must not fill this server's memory."""
+def _client(endpoint: Endpoint, session: aiohttp.ClientSession) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        headers=headers_of(endpoint),
+        transport=AiohttpTransport(client=session),
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        timeout=httpx.Timeout(endpoint.timeout_s, connect=CONNECT_S),
+        follow_redirects=False,
+        trust_env=False,  # the session has read it
+    )
+
+
+def headers_of(endpoint: Endpoint) -> dict[str, str]:
+    """What goes with every request to an endpoint."""
+    return {"content-type": "application/json", **endpoint.headers}
+
+
+async def beginning(body: AsyncIterable[bytes], size_bytes: int) -> bytes:
+    """A body as far as so many bytes: what an endpoint sends must not fill this server's memory."""
     pieces, read_bytes = [], 0
-    async for piece in response.aiter_bytes():
+    async for piece in body:
         pieces.append(piece)
         read_bytes += len(piece)
         if read_bytes >= size_bytes:

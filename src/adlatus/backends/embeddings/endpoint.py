@@ -119,8 +119,8 @@ class EndpointEmbedder:
         try:
             async with asking as response:
                 if response.status_code != httpx.codes.OK:
-                    raise refusal(response, await beginning(response, ERROR_BYTES), endpoint, model)
-                content = await beginning(response, ANSWER_BYTES)
+                    raise refusal(response, await beginning(response.aiter_bytes(), ERROR_BYTES), endpoint, model)
+                content = await beginning(response.aiter_bytes(), ANSWER_BYTES)
         except httpx.ReadTimeout as error:
             raise Again(ModelError(f"{the(endpoint)} did not answer in time.", "server_error")) from error
         except TRANSPORT_ERRORS as error:
