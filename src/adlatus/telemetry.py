@@ -107,7 +107,7 @@ def configure_logging(style: Literal["auto", "console", "json"], level: str) -> 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("uvicorn.access", "uvicorn.error", "asyncio", "alembic", "httpx", "sse_starlette"):
+    for noisy in ("uvicorn.access", "uvicorn.error", "asyncio", "alembic", "httpx"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
 
 

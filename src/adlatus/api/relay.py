@@ -1,8 +1,6 @@
 """/v1/chat/completions, /v1/completions, /v1/embeddings, /v1/moderations, /v1/responses: handed on as they are."""
 
-import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 
 import structlog
 from fastapi import Request, Response
@@ -10,6 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from adlatus.api import embeddings
 from adlatus.api.deps import Opened, keyed_router, read_json
+from adlatus.api.leaving import until_client_leaves
 from adlatus.backends.relay import Relay, answer_headers
 from adlatus.backends.routing import LOCAL, Route
 from adlatus.backends.upstreams import TRANSPORT_ERRORS, told
@@ -60,15 +59,7 @@ class Relayed(Response):
         self._opening = relay.open(route, path, body, headers)
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        passing = asyncio.create_task(self._pass_on(send))
-        leaving = asyncio.create_task(_client_left(receive))
-        try:
-            await asyncio.wait((passing, leaving), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            leaving.cancel()
-            passing.cancel()
-            with suppress(asyncio.CancelledError):
-                await passing
+        await until_client_leaves(receive, self._pass_on(send))
 
     async def _pass_on(self, send: Send) -> None:
         async with self._opening as answer:
@@ -81,8 +72,3 @@ class Relayed(Response):
                 log.warning("the upstream broke its answer off", error=told(error))
                 return
             await send({"type": "http.response.body", "body": b""})
-
-
-async def _client_left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

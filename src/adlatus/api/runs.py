@@ -1,7 +1,6 @@
 """/v1/threads/{thread_id}/runs, /v1/threads/runs"""
 
 from fastapi import Response
-from sse_starlette import EventSourceResponse
 
 from adlatus.api import sse
 from adlatus.api.deps import (
@@ -99,13 +98,13 @@ async def retrieve_run(db: Db, project: Project, thread_id: ThreadId, run_id: Ru
     return response
 
 
-@router.get("/threads/{thread_id}/runs/{run_id}/events", response_class=EventSourceResponse, responses=sse.FOLLOWED)
+@router.get("/threads/{thread_id}/runs/{run_id}/events", response_class=sse.EventStream, responses=sse.FOLLOWED)
 async def follow_run(
     opened: Opened, project: Project, thread_id: ThreadId, run_id: RunId, after: AfterEvent
 ) -> Response:
     """Follow the events of a run from a number on, up to the next end of its stream."""
     await rows.get(opened.database, runs, "run", run_id, project_id=project, thread_id=thread_id)
-    return sse.stream(opened.events.follow(run_id, after))
+    return sse.EventStream(opened.events.follow(run_id, after))
 
 
 @router.post("/threads/{thread_id}/runs/{run_id}", response_model=Run)
@@ -150,5 +149,5 @@ def _started(opened: Opened, worker: WorkerHere, queued: commands.Queued, *, str
     if queued.lease and worker:
         worker.start(queued.lease)
     if stream:
-        return sse.stream(opened.events.follow(queued.run.id, queued.after))
+        return sse.EventStream(opened.events.follow(queued.run.id, queued.after))
     return json_response(queued.run.json_bytes())

@@ -13,7 +13,6 @@ import aiohttp
 import httpx
 import orjson
 import structlog
-from yarl import URL
 
 from adlatus.backends.chunks import Chunk, finish_reason, is_stream, parse, payloads, read_on
 from adlatus.backends.refusals import Again, ModelError, not_a_model, not_whole, refusal, wait_before
@@ -96,7 +95,7 @@ class Llm:
         answering = begun = finished = False
         gave_up: str | None = None
         asking = self._clients.session(endpoint).post(
-            URL(str(endpoint.url("/chat/completions", route.model)), encoded=True),
+            str(endpoint.url("/chat/completions", route.model)),
             data=orjson.dumps(request),
             headers=headers_of(endpoint) | _ACCEPT,
             allow_redirects=False,

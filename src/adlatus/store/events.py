@@ -8,7 +8,7 @@ events come from: memory, the table, or, where events are missing, the run's obj
 import asyncio
 import time
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -74,7 +74,14 @@ class _Channel:
         self.written = 0
         self.live = False
         self.attempt = 0
-        self.changed = asyncio.Event()
+        self._changed: asyncio.Event | None = None
+
+    @property
+    def changed(self) -> asyncio.Event:
+        """What is set at the next change; made only where somebody waits."""
+        if self._changed is None:
+            self._changed = asyncio.Event()
+        return self._changed
 
     def append(self, attempt: int, frames: Iterable[bytes]) -> None:
         number = max(attempt << 32, self.numbers[-1] if self.numbers else 0)
@@ -85,8 +92,9 @@ class _Channel:
         self.wake()
 
     def wake(self) -> None:
-        self.changed.set()
-        self.changed = asyncio.Event()
+        if self._changed:
+            self._changed.set()
+            self._changed = None
 
     def since(self, after: int) -> tuple[bytes, int]:
         """The frames after a number, up to the first end of a stream, and the number of the last of them."""
@@ -129,7 +137,7 @@ class EventLog:
 
     def append(self, run_id: str, attempt: int, frames: Iterable[bytes]) -> None:
         """Number frames and hand them to local readers; never waits."""
-        channel = self._channels.setdefault(run_id, _Channel(attempt << 32))
+        channel = self._channel(run_id, attempt)
         channel.base = min(channel.base, attempt << 32)  # it may execute here before its creation is told
         channel.append(attempt, frames)
         self._dirty[run_id] = channel
@@ -147,7 +155,7 @@ class EventLog:
 
     def execute(self, run_id: str, attempt: int) -> None:
         """This process executes the run from this attempt on: its readers here need no database."""
-        channel = self._channels.setdefault(run_id, _Channel(attempt << 32))
+        channel = self._channel(run_id, attempt)
         channel.live, channel.attempt = True, max(channel.attempt, attempt)
 
     def leave(self, run_id: str, attempt: int) -> None:
@@ -162,7 +170,7 @@ class EventLog:
             self._dirty[run_id] = channel
             channel.wake()
 
-    async def follow(self, run_id: str, after: int = 0) -> AsyncIterator[bytes]:
+    async def follow(self, run_id: str, after: int = 0) -> AsyncGenerator[bytes]:
         """The frames of a run after a number, as they come, up to the next end of its stream.
 
         Where events are missing, the run's current objects come in their place: its steps and messages, the run, and
@@ -247,6 +255,11 @@ class EventLog:
             channel.wake()
         with suppress(Unavailable):
             await self.write()
+
+    def _channel(self, run_id: str, attempt: int) -> _Channel:
+        if (channel := self._channels.get(run_id)) is None:
+            channel = self._channels[run_id] = _Channel(attempt << 32)
+        return channel
 
     async def _stored(self, run_id: str, after: int) -> tuple[bytes, int]:
         """The stored frames after a number, up to the first end or hole, and the number up to which that goes."""
