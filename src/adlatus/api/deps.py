@@ -38,6 +38,8 @@ MAX_EVENT = 2**63
 SEEN = "adlatus.seen"
 """Key of the request's scope under which the middleware learns what the route found out."""
 
+BODY_SEND = "adlatus.body_send"
+"""Key of the request's scope: how the body of an answer whose head is sent may go on, past all that wanted the head."""
 
 _HUGE = re.compile(rb"[0-9]{19}")
 

@@ -8,6 +8,7 @@ from typing import Any
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from adlatus.api.deps import BODY_SEND
 from adlatus.api.leaving import until_client_leaves
 
 _EVENTS: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
@@ -33,11 +34,11 @@ class EventStream(StreamingResponse):
         super().__init__(frames, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         self._frames = frames
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        await until_client_leaves(receive, self._send(send))
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await until_client_leaves(receive, self._send(scope.get(BODY_SEND, send)))
 
     async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         pinging = asyncio.create_task(_ping_forever(send))
         try:
             async with aclosing(self._frames) as frames:

@@ -29,22 +29,26 @@ async def payloads(body: aiohttp.StreamReader) -> AsyncGenerator[list[bytes]]:
     A body that is one JSON object is one payload: some gateways overlook that a stream was asked for. Raises
     `ModelError` where a line, or all of it, is too long to be an answer.
     """
-    rest, read_bytes, begun, whole = bytearray(), 0, False, False
+    rest: list[bytes] = []  # the beginning of a line
+    rest_bytes, read_bytes, begun, whole = 0, 0, False, False
     while piece := await body.readany():
-        rest += piece
+        rest_bytes += len(piece)
         read_bytes += len(piece)
-        if len(rest) > LONGEST_LINE_BYTES or read_bytes > LONGEST_ANSWER_BYTES:
+        if rest_bytes > LONGEST_LINE_BYTES or read_bytes > LONGEST_ANSWER_BYTES:
             raise ModelError("The model endpoint sent more than an answer can be.", "server_error")
+        rest.append(piece)
         if not begun:
-            head = rest.lstrip()
+            head = b"".join(rest).lstrip()
             begun, whole = bool(head), head.startswith(b"{")
         if whole or b"\n" not in piece:
             continue
-        *lines, last = bytes(rest).split(b"\n")
-        rest = bytearray(last)
-        if data := [payload for line in lines if (payload := _payload(line))]:
+        *lines, last = (b"".join(rest) if len(rest) > 1 else piece).split(b"\n")
+        rest = [last] if last else []
+        rest_bytes = len(last)
+        if data := [payload for line in lines if line and (payload := _payload(line))]:
             yield data
-    if payload := bytes(rest) if whole else _payload(bytes(rest)):
+    left = b"".join(rest)
+    if payload := left if whole else _payload(left):
         yield [payload]
 
 
@@ -89,10 +93,10 @@ def parse(lines: list[bytes]) -> tuple[list[Chunk], bool, ModelError | None]:
 def finish_reason(chunk: Chunk) -> str | None:
     """Why the answer ends, in the chunk that says so."""
     choices = chunk.get("choices")
-    if not isinstance(choices, list):
-        return None
-    reasons = (choice.get("finish_reason") for choice in choices if isinstance(choice, dict))
-    return next((reason for reason in reasons if reason and isinstance(reason, str)), None)
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict) and (reason := choice.get("finish_reason")) and isinstance(reason, str):
+            return reason
+    return None
 
 
 def is_stream(response: Answer) -> bool:

@@ -109,10 +109,10 @@ class Llm:
                 async with aclosing(payloads(body)) as batches:
                     async for lines in batches:
                         chunks, done, error = parse(lines)
-                        reasons = [reason for chunk in chunks if (reason := finish_reason(chunk))]
                         begun = begun or any("choices" in chunk for chunk in chunks)
+                        if reasons := [reason for chunk in chunks if (reason := finish_reason(chunk))]:
+                            gave_up = next((reason for reason in reasons if reason in _GAVE_UP), gave_up)
                         finished = finished or bool(reasons) or (done and begun)
-                        gave_up = next((reason for reason in reasons if reason in _GAVE_UP), gave_up)
                         if chunks:
                             yield chunks
                         if error:

@@ -135,7 +135,8 @@ class Turn:
             text = text_of(content) or _joined(content)
             if not self._thinking.over:
                 text = self._thinking.filter(text)
-            new += self._spoken(text)
+            if text:
+                new += self._spoken(text)
             if len(delta) == 1:
                 return
         if refusal := text_of(delta.get("refusal")):

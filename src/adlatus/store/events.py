@@ -85,10 +85,9 @@ class _Channel:
 
     def append(self, attempt: int, frames: Iterable[bytes]) -> None:
         number = max(attempt << 32, self.numbers[-1] if self.numbers else 0)
-        for frame in frames:
-            number += 1
-            self.numbers.append(number)
-            self.frames.append(wire.numbered(number, frame))
+        told = [wire.numbered(n, frame) for n, frame in enumerate(frames, number + 1)]
+        self.numbers += range(number + 1, number + 1 + len(told))
+        self.frames += told
         self.wake()
 
     def wake(self) -> None:
@@ -98,12 +97,15 @@ class _Channel:
 
     def since(self, after: int) -> tuple[bytes, int]:
         """The frames after a number, up to the first end of a stream, and the number of the last of them."""
-        start = stop = bisect_right(self.numbers, after)
-        while stop < len(self.frames):
-            stop += 1
-            if self.frames[stop - 1].endswith(wire.DONE):
+        if not self.numbers or self.numbers[-1] <= after:
+            return b"", after
+        start = bisect_right(self.numbers, after)
+        new = self.frames[start:]
+        for place, frame in enumerate(new, 1):
+            if frame.endswith(wire.DONE):
+                new = new[:place]
                 break
-        return b"".join(self.frames[start:stop]), self.numbers[stop - 1] if stop > start else after
+        return b"".join(new), self.numbers[start + len(new) - 1]
 
 
 @dataclass
