@@ -1,7 +1,6 @@
 """A streamed answer as model servers send it, read into chunks. Knows neither endpoints nor retries."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 from contextlib import suppress
 
 import aiohttp
@@ -11,6 +10,9 @@ from adlatus.backends import faults
 from adlatus.backends.refusals import ModelError
 from adlatus.backends.upstreams import TRANSPORT_ERRORS, Answer
 from adlatus.wire.common import Json
+
+_GAVE_UP = {"abort", "error"}
+"""Finish reasons of an answer that is not whole although its stream ends in good order: vLLM's, and OpenRouter's."""
 
 Chunk = Json
 """One `chat.completion.chunk`, as the upstream sent it."""
@@ -23,33 +25,69 @@ LONGEST_ANSWER_BYTES = 128 * 2**20
 """What is read of one answer, chunks with all that is around their few characters of text."""
 
 
-async def payloads(body: aiohttp.StreamReader) -> AsyncGenerator[list[bytes]]:
+class Reading:
+    """An answer as it is read, and how far it has come.
+
+    `over` when there is no more to read: at its mark of the end (`done`), at the end of its body, or at a fault in it.
+    `gave_up` is the reason for which the server gave up an answer that ends in good order.
+    """
+
+    def __init__(self) -> None:
+        self.over = self.done = self.begun = self.finished = False
+        self.gave_up: str | None = None
+        self.fault: ModelError | None = None
+        self._lines = _Lines()
+
+    def feed(self, piece: bytes) -> list[Chunk]:
+        """The chunks in a piece of the body, none of it being its end. Raises `ModelError` where it is too long."""
+        self.over = not piece
+        payloads = self._lines.feed(piece) if piece else self._lines.end()
+        if not payloads:
+            return []
+        chunks, self.done, self.fault = parse(payloads)
+        self.begun = self.begun or any("choices" in chunk for chunk in chunks)
+        if reasons := [reason for chunk in chunks if (reason := finish_reason(chunk))]:
+            self.finished = True
+            self.gave_up = next((reason for reason in reasons if reason in _GAVE_UP), self.gave_up)
+        if self.done or self.fault:
+            self.over = True
+            self.finished = self.finished or (self.done and self.begun)
+        return chunks
+
+
+class _Lines:
     """The payloads of a stream's lines, in the batches in which the network delivers them.
 
-    A body that is one JSON object is one payload: some gateways overlook that a stream was asked for. Raises
-    `ModelError` where a line, or all of it, is too long to be an answer.
+    A body that is one JSON object is one payload: some gateways overlook that a stream was asked for.
     """
-    rest: list[bytes] = []  # the beginning of a line
-    rest_bytes, read_bytes, begun, whole = 0, 0, False, False
-    while piece := await body.readany():
-        rest_bytes += len(piece)
-        read_bytes += len(piece)
-        if rest_bytes > LONGEST_LINE_BYTES or read_bytes > LONGEST_ANSWER_BYTES:
+
+    def __init__(self) -> None:
+        self._rest: list[bytes] = []  # the beginning of a line
+        self._rest_bytes = self._read_bytes = 0
+        self._begun = self._whole = False
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """What a piece of the body brings. Raises `ModelError` where a line, or all, is too long to be an answer."""
+        self._rest_bytes += len(piece)
+        self._read_bytes += len(piece)
+        if self._rest_bytes > LONGEST_LINE_BYTES or self._read_bytes > LONGEST_ANSWER_BYTES:
             raise ModelError("The model endpoint sent more than an answer can be.", "server_error")
-        rest.append(piece)
-        if not begun:
-            head = b"".join(rest).lstrip()
-            begun, whole = bool(head), head.startswith(b"{")
-        if whole or b"\n" not in piece:
-            continue
-        *lines, last = (b"".join(rest) if len(rest) > 1 else piece).split(b"\n")
-        rest = [last] if last else []
-        rest_bytes = len(last)
-        if data := [payload for line in lines if line and (payload := _payload(line))]:
-            yield data
-    left = b"".join(rest)
-    if payload := left if whole else _payload(left):
-        yield [payload]
+        self._rest.append(piece)
+        if not self._begun:
+            head = b"".join(self._rest).lstrip()
+            self._begun, self._whole = bool(head), head.startswith(b"{")
+        if self._whole or b"\n" not in piece:
+            return []
+        *lines, last = (b"".join(self._rest) if len(self._rest) > 1 else piece).split(b"\n")
+        self._rest = [last] if last else []
+        self._rest_bytes = len(last)
+        return [payload for line in lines if line and (payload := _payload(line))]
+
+    def end(self) -> list[bytes]:
+        """What is left when the body has ended."""
+        left = b"".join(self._rest)
+        payload = left if self._whole else _payload(left)
+        return [payload] if payload else []
 
 
 def _payload(line: bytes) -> bytes:
@@ -63,11 +101,11 @@ def _payload(line: bytes) -> bytes:
     return b""
 
 
-async def read_on(batches: AsyncGenerator[list[bytes]]) -> None:
+async def read_on(body: aiohttp.StreamReader) -> None:
     """Read to the end of the body, which comes at once unless the server has more to do."""
-    with suppress(TimeoutError, ModelError, *TRANSPORT_ERRORS):
+    with suppress(TimeoutError, *TRANSPORT_ERRORS):
         async with asyncio.timeout(READ_ON_S):
-            async for _ in batches:
+            while await body.readany():
                 pass
 
 

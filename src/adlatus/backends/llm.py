@@ -6,7 +6,6 @@ Owns retries; what answers look like is `chunks`, what refusals mean is `refusal
 import asyncio
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from itertools import count
 
 import aiohttp
@@ -14,7 +13,7 @@ import httpx
 import orjson
 import structlog
 
-from adlatus.backends.chunks import Chunk, finish_reason, is_stream, parse, payloads, read_on
+from adlatus.backends.chunks import Chunk, Reading, is_stream, read_on
 from adlatus.backends.refusals import Again, ModelError, not_a_model, not_whole, refusal, wait_before
 from adlatus.backends.routing import Endpoint, Route, Routing
 from adlatus.backends.upstreams import TRANSPORT_ERRORS, Clients, Head, beginning, headers_of, the, unreachable
@@ -35,8 +34,6 @@ ERROR_BYTES = 2**16
 """What is read of a list of models, and of the body of an error."""
 
 _ACCEPT = {"accept": "text/event-stream, application/json"}
-_GAVE_UP = {"abort", "error"}
-"""Finish reasons of an answer that is not whole although its stream ends in good order: vLLM's, and OpenRouter's."""
 
 
 class Llm:
@@ -92,8 +89,7 @@ class Llm:
 
     async def _attempt(self, route: Route, request: Json) -> AsyncGenerator[list[Chunk]]:
         endpoint = route.endpoint
-        answering = begun = finished = False
-        gave_up: str | None = None
+        answering, answer = False, Reading()
         asking = self._clients.session(endpoint).post(
             str(endpoint.url("/chat/completions", route.model)),
             data=orjson.dumps(request),
@@ -106,26 +102,19 @@ class Llm:
                 if head.status_code != httpx.codes.OK:
                     raise refusal(head, await beginning(body.iter_any(), ERROR_BYTES), endpoint, route.model)
                 answering = True
-                async with aclosing(payloads(body)) as batches:
-                    async for lines in batches:
-                        chunks, done, error = parse(lines)
-                        begun = begun or any("choices" in chunk for chunk in chunks)
-                        if reasons := [reason for chunk in chunks if (reason := finish_reason(chunk))]:
-                            gave_up = next((reason for reason in reasons if reason in _GAVE_UP), gave_up)
-                        finished = finished or bool(reasons) or (done and begun)
-                        if chunks:
-                            yield chunks
-                        if error:
-                            raise error if error.code == "invalid_prompt" else Again(error)
-                        if done:
-                            await read_on(batches)
-                            break
-                if not begun and not is_stream(head):
+                while not answer.over:
+                    if chunks := answer.feed(await body.readany()):
+                        yield chunks
+                    if answer.fault:
+                        raise answer.fault if answer.fault.code == "invalid_prompt" else Again(answer.fault)
+                if answer.done:
+                    await read_on(body)
+                if not answer.begun and not is_stream(head):
                     raise not_a_model(endpoint, head)
         except aiohttp.SocketTimeoutError as error:
             raise Again(ModelError(f"{the(endpoint)} did not answer in time.", "server_error")) from error
         except TRANSPORT_ERRORS as error:
             if not answering:
                 raise Again(ModelError(unreachable(endpoint, error), "server_error")) from error
-        if gave_up or not finished:  # told at the end, for the usage still comes after a reason
-            raise Again(not_whole(endpoint, begun, gave_up))
+        if answer.gave_up or not answer.finished:  # told at the end, for the usage still comes after a reason
+            raise Again(not_whole(endpoint, answer.begun, answer.gave_up))
