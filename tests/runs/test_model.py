@@ -47,7 +47,7 @@ ENDINGS = {
     "failed": endings.failed(LastError(code="server_error", message="-")),
 }
 ACTS = [
-    *["say", "say", "get_weather", "file_search", "file_search", "account", "turn ends", "turn ends", "turn ends"],
+    *["prepare", "say", "get_weather", "file_search", "account", *["turn ends"] * 3],
     *["incomplete", "cancelled", "failed", "expired", "hand back", "abandon"],
 ]
 """What an executor does with a run that it has begun: what its model says or calls, or how it ends the run."""
@@ -131,7 +131,7 @@ def _shown(row: Any) -> tuple[Any, ...]:
 Thing = TypeVar("Thing")
 _index = st.integers(0, 5)
 _process = st.sampled_from([0, 1])
-_acts = st.lists(st.sampled_from(ACTS), max_size=10)
+_acts = st.lists(st.sampled_from(ACTS), max_size=6)
 _mostly = st.sampled_from([True, True, False])
 
 
@@ -302,10 +302,7 @@ class Machine(RuleBasedStateMachine):
         self._work(self._one_of(holding if holding and which < 4 else self.hands, which), acts)
 
     def _work(self, hand: Hand, acts: list[str]) -> None:
-        """An executor goes on: it loads its run and begins it, or takes back what is half-written, before it acts.
-
-        One that has lost its lease acts once.
-        """
+        """An executor goes on. One that has lost its lease acts once, by which it hears of that."""
         for act in acts:
             held = hand.holds
             self._act(hand, act)
@@ -313,12 +310,18 @@ class Machine(RuleBasedStateMachine):
                 return
 
     def _act(self, hand: Hand, act: str) -> None:
+        """Act on the run, which is loaded before that and begun, or rid of what is half-written; or `prepare` only."""
+        while hand.stage != "working" and act not in ("hand back", "abandon"):
+            if hand.stage == "claimed":
+                prepared = self._load(hand)
+            elif act in ENDINGS and hand.found == "queued":
+                break
+            else:
+                prepared = self._begin(hand)
+            if not prepared or act == "prepare":
+                return
         if act in ("hand back", "abandon"):
             self._hand_back(hand, failed=act == "abandon")
-        elif hand.stage == "claimed":
-            self._load(hand)
-        elif hand.stage == "loaded" and not (act in ENDINGS and hand.found == "queued"):
-            self._begin(hand)
         elif act in ENDINGS or hand.found == "cancelling":
             self._end(hand, act if hand.found != "cancelling" else "cancelled")
         elif act == "turn ends":
@@ -327,7 +330,7 @@ class Machine(RuleBasedStateMachine):
             self._account(hand, next(self.numbers))
         elif act == "say":
             self._say(hand)
-        else:
+        elif act in ("get_weather", "file_search"):
             self._call(hand, act)
 
     def _hand_back(self, hand: Hand, *, failed: bool) -> None:
@@ -337,26 +340,28 @@ class Machine(RuleBasedStateMachine):
             hand.run.abandoned += failed
             hand.run.free()
 
-    def _load(self, hand: Hand) -> None:
+    def _load(self, hand: Hand) -> bool:
         run = hand.run
         if not hand.holds:
             with pytest.raises(LeaseLost):
                 self.do(hand.journal.load())
-            return
+            return False
         loaded = self.do(hand.journal.load())
         ended = [step for step in run.steps if step.status != "in_progress"]
         assert (loaded.run.status, loaded.began, loaded.left_s <= 0) == (run.status, run.began, run.overdue)
         assert (len(loaded.steps), loaded.used.total_tokens) == (len(ended), sum(step.used or 0 for step in ended))
         hand.next_turn(Turn(toolbox=tools.toolbox(loaded.run)))
         hand.found, hand.stage = run.status, "loaded"
+        return True
 
-    def _begin(self, hand: Hand) -> None:
+    def _begin(self, hand: Hand) -> bool:
         if hand.found == "queued":
             began = self._write(hand, hand.journal.begin(), hand.run.begin)
         else:
             began = self._write(hand, hand.journal.take_back(), hand.run.take_back)
         if began or not hand.holds:
             hand.stage = "working"
+        return began
 
     def _say(self, hand: Hand) -> None:
         if hand.calls:
