@@ -184,10 +184,12 @@ class Machine(RuleBasedStateMachine):
 
     # --- Clients
 
-    @initialize(first=_acts, second=_acts, searches=_mostly)
-    def start(self, first: list[str], second: list[str], searches: bool) -> None:
-        self._create(self.thread_ids[0], self.processes[0], searches, True, first)
-        self._create(self.thread_ids[1], self.processes[1], False, True, second)
+    @initialize(first=_acts, second=_acts, fewer=st.booleans())
+    def start(self, first: list[str], second: list[str], fewer: bool) -> None:
+        """A run in its second turn, and one that waits for its client, unless they were to end before."""
+        searched, called = ["file_search", "account", "turn ends"], ["get_weather", "account", "turn ends"]
+        self._create(self.thread_ids[0], self.processes[0], True, True, [*first[:fewer], *searched, *first])
+        self._create(self.thread_ids[1], self.processes[1], False, True, [*second[:fewer], *called, *second])
 
     @rule(which=_index, by=_process, claims=_mostly, searches=_mostly, acts=_acts)
     def create(self, which: int, by: int, claims: bool, searches: bool, acts: list[str]) -> None:
@@ -220,8 +222,10 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.runs.all)
     @rule(which=_index, by=_process)
     def cancel(self, which: int, by: int) -> None:
-        run = self._one_of(self.runs.all, which)
-        cancellation = commands.cancel(self.database, self.processes[by].log, run.project_id, run.thread_id, run.id)
+        self._cancel(self._one_of(self.runs.all, which), self.processes[by])
+
+    def _cancel(self, run: model.Run, process: Process) -> None:
+        cancellation = commands.cancel(self.database, process.log, run.project_id, run.thread_id, run.id)
         if run.cancel():
             assert self.do(cancellation).status == "cancelling"
         else:
@@ -261,7 +265,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(by=_process, limit=st.integers(1, 3), acts=_acts)
     def claim(self, by: int, limit: int, acts: list[str]) -> None:
-        process = self.processes[by]
+        self._claim(self.processes[by], limit, acts)
+
+    def _claim(self, process: Process, limit: int, acts: list[str]) -> None:
         claimed = self.do(leases.RUNS.claim(self.database, process.name, limit, process.abilities))
         due = self.runs.due(limit, searches=process.searches)
         assert {lease.run_id for lease in claimed} == {run.id for run in due}
@@ -271,16 +277,36 @@ class Machine(RuleBasedStateMachine):
             assert (lease.attempt, lease.abandoned) == (run.attempt, run.abandoned)
             self._take(lease, process, run, acts)
 
+    @precondition(lambda self: any(run.executing for run in self.runs.all))
+    @rule(which=_index, by=_process, then=st.sampled_from(["take over", "take over", "cancel", "wait"]), acts=_acts)
+    def silence(self, which: int, by: int, then: str, acts: list[str]) -> None:
+        """An executor is not heard of until its lease has run out, and acts again once others have acted, if any."""
+        run = self._one_of([run for run in self.runs.all if run.executing], which)
+        self.do(expire_lease(self.database, run.id))
+        run.lapsed = True
+        late = [hand for hand in self.hands if hand.run is run and hand.holds]
+        if then == "take over":
+            self._claim(self.processes[by], 3, acts)
+        elif then == "cancel":
+            self._cancel(run, self.processes[by])
+        for hand in late if then != "wait" else ():
+            self._work(hand, acts)
+
     @precondition(lambda self: any(run.active for run in self.runs.all))
-    @rule(which=_index, what=st.sampled_from(["its lease lapses", "its lease lapses", "it is overdue"]))
-    def time_passes(self, which: int, what: str) -> None:
-        run = self._one_of([run for run in self.runs.all if run.active], which)
-        if what == "it is overdue":
-            self.do(execute(self.database, "UPDATE runs SET expires_at = 1 WHERE id = $1", run.id))
-            run.overdue = True
-        elif run.token:
-            self.do(expire_lease(self.database, run.id))
-            run.lapsed = True
+    @rule(which=_index, by=_process, then=st.sampled_from(["expire", "cancel and expire", "submit"]))
+    def become_overdue(self, which: int, by: int, then: str) -> None:
+        run, process = self._one_of([run for run in self.runs.all if run.active], which), self.processes[by]
+        self.do(execute(self.database, "UPDATE runs SET expires_at = 1 WHERE id = $1", run.id))
+        run.overdue = True
+        if then == "submit":
+            self._submit(run, process, sorted(run.waits_for or ()), True, [])
+            return
+        if then == "cancel and expire":
+            self._cancel(run, process)
+            for hand in self.hands:
+                if hand.run is run:
+                    self._hand_back(hand, failed=False)
+        assert self.do(expiry.expire(self.database, process.log)) == self.runs.expire()
 
     @precondition(lambda self: any(run.active for run in self.runs.all))
     @rule(by=_process, what=st.sampled_from(["heartbeat", "expiry"]))
