@@ -51,7 +51,9 @@ ACTS = [
     *["incomplete", "cancelled", "failed", "expired", "hand back", "abandon"],
 ]
 """What an executor does with a run that it has begun: what its model says or calls, or how it ends the run."""
-OUTPUTS = ["right", "right", "right", "none", "other", "all"]
+MAY_END_EARLY = {("loaded", "queued"), ("turned", "queued"), ("turned", "in_progress")}
+"""Stages of an executor, and how it found its run, in which it may end it without a question more."""
+OUTPUTS = [*["right"] * 5, "none", "other", "all"]
 FUNCTION = {"type": "function", "function": {"name": "get_weather"}}
 SEARCH = {"type": "file_search"}
 ALL = """
@@ -338,13 +340,10 @@ class Machine(RuleBasedStateMachine):
     def _act(self, hand: Hand, act: str) -> None:
         """Act on the run, which is loaded before that and begun, or rid of what is half-written; or `prepare` only."""
         while hand.stage != "working" and act not in ("hand back", "abandon"):
-            if hand.stage == "claimed":
-                prepared = self._load(hand)
-            elif act in ENDINGS and hand.found == "queued":
+            if act in ENDINGS and act != "completed" and (hand.stage, hand.found) in MAY_END_EARLY:
                 break
-            else:
-                prepared = self._begin(hand)
-            if not prepared or act == "prepare":
+            prepare = self._begin if hand.stage == "loaded" else self._load
+            if not prepare(hand) or act == "prepare":
                 return
         if act in ("hand back", "abandon"):
             self._hand_back(hand, failed=act == "abandon")
@@ -377,7 +376,7 @@ class Machine(RuleBasedStateMachine):
         assert (loaded.run.status, loaded.began, loaded.left_s <= 0) == (run.status, run.began, run.overdue)
         assert (len(loaded.steps), loaded.used.total_tokens) == (len(ended), sum(step.used or 0 for step in ended))
         hand.next_turn(Turn(toolbox=tools.toolbox(loaded.run)))
-        hand.found, hand.stage = run.status, "loaded"
+        hand.found, hand.stage = run.status, "working" if hand.stage == "turned" else "loaded"
         return True
 
     def _begin(self, hand: Hand) -> bool:
@@ -423,7 +422,8 @@ class Machine(RuleBasedStateMachine):
         elif not hand.calls:
             self._end(hand, "completed")
         elif self._write(hand, journal.complete_calls(), lambda: run.complete_calls(hand.calls, hand.used)):
-            hand.stage = "claimed"  # it loads the run again
+            hand.next_turn(Turn())
+            hand.stage = "turned"  # it loads the run again, unless it is cancelled first
 
     def _end(self, hand: Hand, ending: str) -> None:
         writing = hand.journal.end(ENDINGS[ending])
