@@ -214,7 +214,8 @@ class Runs:
 
     def due(self, limit: int, *, searches: bool) -> list[Run]:
         """What an executor that wants so many runs is to get."""
-        return [run for run in self.all if run.claimable_by(searches)][:limit]
+        due = [run for run in self.all if run.claimable_by(searches)]
+        return sorted(due, key=lambda run: run.status == "queued")[:limit]
 
     def renew(self, tokens: Collection[str]) -> dict[str, str]:
         """The heartbeat of an executor."""

@@ -153,7 +153,7 @@ async def submit_tool_outputs(
         expired = await _expired(tx, row)
         if expired is None:
             _check_outputs(row, outputs)
-            claim = await needs.fitting(tx, claim, thread_id, row["needs"])
+            claim = await needs.fitting(tx, claim, project_id, thread_id, row["needs"])
             submitted = {output.tool_call_id: output.output or "" for output in outputs}
             queued, frames = await journal.submit(tx, run_id, submitted, claim)
             if claim is None:
@@ -260,7 +260,7 @@ async def _insert(
     tx: Transaction, project_id: str, thread_id: str, settings: Json, expires_after_s: int, claim: Claim | None
 ) -> Row:
     values = settings | {"id": new_id("run"), "project_id": project_id, "thread_id": thread_id}
-    claim = await needs.fitting(tx, claim, thread_id, settings["needs"])
+    claim = await needs.fitting(tx, claim, project_id, thread_id, settings["needs"])
     if claim:
         values |= {"lease_owner": claim.owner, "lease_token": claim.token}
     else:
