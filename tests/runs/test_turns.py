@@ -127,7 +127,7 @@ def test_a_request_takes_a_place_if_there_is_one(loop: Loop, database: Database)
 
 @pytest.mark.parametrize("how", ["its executor died", "it is to be cancelled"])
 def test_no_place_is_needed_to(loop: Loop, database: Database, how: str) -> None:
-    """Take over what has one, and end what was cancelled, be it behind more runs than are looked at."""
+    """Take over what has one, and end what was cancelled, even where the limit has been lowered meanwhile."""
 
     async def scenario() -> None:
         await queue(database, PROJECT, 2)
@@ -142,7 +142,7 @@ def test_no_place_is_needed_to(loop: Loop, database: Database, how: str) -> None
             await LIMITED.release_if_held(database, first)
             _, lease = await add_run(database, claim=new_claim("a request", (), 2))
             assert lease, "its place is another's"
-        claimed = await LIMITED.claim(database, "another", 5)
+        claimed = await leases.RUNS.limited(1).claim(database, "another", 5)
         assert [lease.run_id for lease in claimed] == [first.run_id]
 
     loop.run(scenario())
