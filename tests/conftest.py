@@ -52,8 +52,9 @@ BETA = {"OpenAI-Beta": "assistants=v2"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`make conformance` writes what the suite has seen into the documentation."""
+    """`make conformance` writes what the suite has seen into the documentation; `--deaf` is to doubt polls."""
     parser.addoption("--write-conformance", action="store_true", help="write the table of docs/compatibility.md")
+    parser.addoption("--deaf", action="store_true", help="the databases of the tests lose all wake-ups")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -214,8 +215,21 @@ def template(loop: Loop, postgres: str) -> str:
     return name
 
 
+def deafen(loop: Loop, dsn: str) -> None:
+    """A database that loses all wake-ups from now on: to whom connects, `pg_notify` is a function that does nothing."""
+    name = dsn.partition("?")[0].rpartition("/")[2]
+    loop.run(
+        _execute(
+            dsn,
+            "CREATE SCHEMA deaf",
+            "CREATE FUNCTION deaf.pg_notify(text, text) RETURNS void LANGUAGE sql AS ''",
+            f"ALTER DATABASE {name} SET search_path = deaf, pg_catalog, public",
+        )
+    )
+
+
 @pytest.fixture(scope="session")
-def new_database(loop: Loop, postgres: str, template: str) -> Iterator[Callable[[], str]]:
+def new_database(loop: Loop, postgres: str, template: str, pytestconfig: pytest.Config) -> Iterator[Callable[[], str]]:
     """Makes databases, each at head, and drops them at the end."""
     made = [template]
 
@@ -223,7 +237,10 @@ def new_database(loop: Loop, postgres: str, template: str) -> Iterator[Callable[
         name = f"adlatus_test_{uuid.uuid4().hex}"
         made.append(name)
         loop.run(_execute(postgres, f"CREATE DATABASE {name}" + ("" if empty else f" TEMPLATE {template}")))
-        return _named(postgres, name)
+        dsn = _named(postgres, name)
+        if pytestconfig.getoption("--deaf") and not empty:
+            deafen(loop, dsn)
+        return dsn
 
     yield make
     if "ADLATUS_TEST_DATABASE_URL" in os.environ:  # the embedded one goes as a whole

@@ -142,7 +142,7 @@ async def _executing(resources: Resources) -> AsyncIterator[Worker[Lease]]:
     worker = Worker(
         resources.database,
         resources.wakeup,
-        RUNS,
+        RUNS.limited(resources.settings.project_run_concurrency),
         partial(execute, resources=resources),
         name=resources.executor_id,
         concurrency=resources.settings.run_concurrency,

@@ -161,6 +161,10 @@ class Settings(BaseSettings):
         int, Field(ge=0, description="Files that one process makes searchable at a time; 0: none, leave it to others")
     ] = 2
     run_concurrency: Annotated[int, Field(ge=1, description="Runs that one process executes at a time")] = 400
+    project_run_concurrency: Annotated[
+        int | None,
+        Field(ge=1, description="Runs of one project that all processes together execute at a time; unset: no limit"),
+    ] = None
     cors_origins: Annotated[
         str | None, Field(description="Origins of web pages that may call the API, comma-separated, or `*`")
     ] = None

@@ -64,7 +64,8 @@ class Worker(Generic[AnyLease]):
 
     def offer(self) -> Claim | None:
         """A claim to insert new work with, if there is room for it here."""
-        return leases.new_claim(self.name, self._abilities()) if self._room() > 0 else None
+        per_project = self._leases.per_project
+        return leases.new_claim(self.name, self._abilities(), per_project) if self._room() > 0 else None
 
     def start(self, lease: AnyLease) -> None:
         """Do a piece of work that is leased to this worker."""
@@ -137,7 +138,7 @@ class Worker(Generic[AnyLease]):
             log.exception("executor failed", **lease.told)
             await self._hand_back(lease, failed=True)
         finally:
-            if self._room() == 0:
+            if self._room() == 0 or self._leases.per_project is not None:
                 self._wakeup.set()  # something may wait for this place
             self._running.pop(lease.token, None)
             self._busy(len(self._running))

@@ -101,3 +101,9 @@ async def _expired_and_told(database: Database) -> bool:
     except Unavailable:  # on a connection that the switch has cut
         return False
     return bool(rows)
+
+
+def test_no_statement_is_compiled_by_the_database(loop: Loop, database: Database) -> None:
+    """Where PostgreSQL has LLVM: it takes far longer than the claim of a run, which only looks expensive."""
+    [row] = loop.run(execute(database, "SHOW jit"))
+    assert row["jit"] == "off"

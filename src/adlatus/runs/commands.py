@@ -78,8 +78,9 @@ async def create(
     or the assistant, `ActiveRun` where one is active on the thread, `InvalidRequest` where the model is unknown or
     cannot do what is asked, or where no executor can.
     """
-    # Without messages the run is all that is written, and its statement waits for the lock on the thread itself
-    async with database.transaction() if request.additional_messages else nullcontext(database) as connection:
+    # Else the run is all that is written, and its statement waits for the lock on the thread itself
+    whole = request.additional_messages or (claim and claim.per_project is not None)
+    async with database.transaction() if whole else nullcontext(database) as connection:
         beginning = await statements.beginning(connection, project_id, thread_id, request.assistant_id)
         settings = _settings(request, beginning.assistant, routing, additional=request.additional_instructions)
         settings["include"] = list(include)
@@ -153,7 +154,7 @@ async def submit_tool_outputs(
         expired = await _expired(tx, row)
         if expired is None:
             _check_outputs(row, outputs)
-            claim = await needs.fitting(tx, claim, thread_id, row["needs"])
+            claim = await needs.fitting(tx, claim, project_id, thread_id, row["needs"])
             submitted = {output.tool_call_id: output.output or "" for output in outputs}
             queued, frames = await journal.submit(tx, run_id, submitted, claim)
             if claim is None:
@@ -261,7 +262,7 @@ async def _insert(
 ) -> Row:
     """The row of a new run. Raises `NotFound` and `ActiveRun` where the thread has become unfit for it meanwhile."""
     values = settings | {"id": new_id("run"), "project_id": project_id, "thread_id": thread_id}
-    claim = await needs.fitting(connection, claim, thread_id, settings["needs"])
+    claim = await needs.fitting(connection, claim, project_id, thread_id, settings["needs"])
     if claim:
         values |= {"lease_owner": claim.owner, "lease_token": claim.token}
     statement = statements.insertion(tuple(values))

@@ -3,8 +3,8 @@
 from collections.abc import Collection
 
 from adlatus.errors import InvalidRequest
-from adlatus.store import executors, sandbox_sessions
-from adlatus.store.db import Connection, Row
+from adlatus.store import executors, sandbox_sessions, turns
+from adlatus.store.db import Connection, Row, Transaction
 from adlatus.store.executors import Ability
 from adlatus.store.leases import Claim
 from adlatus.wire.common import Json
@@ -38,13 +38,19 @@ async def check(connection: Connection, needs: Collection[Ability], claim: Claim
 
 
 async def fitting(
-    connection: Connection, claim: Claim | None, thread_id: str, needs: Collection[Ability]
+    connection: Connection, claim: Claim | None, project_id: str, thread_id: str, needs: Collection[Ability]
 ) -> Claim | None:
-    """The claim, unless its executor cannot do what the run needs, or another one has the thread's sandbox."""
+    """The claim, unless its executor cannot do what the run needs, another one has the thread's sandbox, or the project
+    has no place for a run more.
+    """
     if claim is None or not _fits(claim, needs):
         return None
     if Ability.SANDBOX in needs and await sandbox_sessions.is_elsewhere(connection, thread_id, claim.owner):
         return None
+    if claim.per_project is not None:
+        assert isinstance(connection, Transaction), "a place that was found is held until the run has it"
+        if not await turns.has_place(connection, project_id, claim.per_project):
+            return None
     return claim
 
 

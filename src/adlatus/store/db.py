@@ -113,7 +113,7 @@ async def open_database(dsn: str, *, max_connections: int = 16) -> AsyncIterator
         max_size=max_connections,
         command_timeout=60,
         timeout=10,
-        init=_use_orjson,
+        init=_prepare,
         reset=_no_reset,
         server_settings={"application_name": "adlatus", "timezone": "UTC"},
     )
@@ -131,6 +131,12 @@ def plain_dsn(dsn: str) -> str:
     """The DSN without SQLAlchemy's driver suffix."""
     scheme, _, rest = dsn.partition("://")
     return f"{scheme.partition('+')[0]}://{rest}"
+
+
+async def _prepare(connection: asyncpg.Connection) -> None:
+    # Compiling takes longer than any statement here; by a statement, because poolers refuse it when connecting
+    await connection.execute("SET jit = off")
+    await _use_orjson(connection)
 
 
 async def _use_orjson(connection: asyncpg.Connection) -> None:

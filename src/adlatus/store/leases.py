@@ -6,11 +6,12 @@ A lease is renewed by heartbeats and free to be claimed by anyone once it has ru
 import enum
 import secrets
 from collections.abc import Callable, Collection, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import reduce
 from operator import add
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from sqlalchemy import (
     ARRAY,
@@ -33,8 +34,8 @@ from sqlalchemy import (
     update,
 )
 
-from adlatus.store import sandbox_sessions
-from adlatus.store.db import Connection, Row, param
+from adlatus.store import sandbox_sessions, turns
+from adlatus.store.db import Connection, Database, Row, param
 from adlatus.store.executors import Ability
 from adlatus.store.tables import runs, unix_now, vector_store_files
 from adlatus.wire.runs import RunStatus
@@ -63,11 +64,15 @@ class Interruption(enum.Enum):
 
 @dataclass(frozen=True)
 class Claim:
-    """What an executor brings to a run that it wants: its name, a fresh fencing token, and what it is able to do."""
+    """What an executor brings to a run that it wants: its name, a fresh fencing token, and what it is able to do.
+
+    `per_project` is how many runs of a project may be leased at once; None: any number.
+    """
 
     owner: str
     token: str
     abilities: frozenset[Ability] = frozenset()
+    per_project: int | None = None
 
 
 @dataclass
@@ -122,9 +127,9 @@ def chunks_key(file_id: str, seq: int, attempt: int) -> str:
     return f"{file_id}.{seq}.{attempt}"
 
 
-def new_claim(owner: str, abilities: Collection[Ability] = ()) -> Claim:
+def new_claim(owner: str, abilities: Collection[Ability] = (), per_project: int | None = None) -> Claim:
     """A claim with a token that was never used before."""
-    return Claim(owner, secrets.token_hex(16), frozenset(abilities))
+    return Claim(owner, secrets.token_hex(16), frozenset(abilities), per_project)
 
 
 left_s = (runs.c.expires_at - unix_now).label("left_s")
@@ -144,9 +149,11 @@ AnyLease = TypeVar("AnyLease", bound=Lease | FileLease)
 class Leases(Generic[AnyLease]):
     """The leases on the rows of one table, whose lease columns are those of runs.
 
-    `due` may have the parameters `owner` and, with `by_ability`, `abilities`: those of who claims. `told` is what is
-    to be known of claimed work beside its row.
+    `due` may have the parameters `owner` and, for runs, `abilities`: those of who claims. Files are claimed the oldest
+    first, runs as `turns` has it. `per_project` is how many leases on runs a project may have; None: any number.
     """
+
+    per_project: int | None = None
 
     def __init__(
         self,
@@ -156,22 +163,18 @@ class Leases(Generic[AnyLease]):
         of: Callable[[Row], AnyLease],
         *,
         due: ColumnElement[bool],
-        by_ability: bool = False,
-        told: Sequence[ColumnElement[Any]] = (),
     ) -> None:
         self._of = of
-        self._by_ability = by_ability
-        free = (
+        self._of_runs = table is runs
+        unleased = or_(table.c.lease_token.is_(None), table.c.lease_expires_at < func.now())
+        oldest = (
             select(*keys)
-            .where(
-                table.c.status.in_(claimable),
-                or_(table.c.lease_token.is_(None), table.c.lease_expires_at < func.now()),
-                due,
-            )
+            .where(table.c.status.in_(claimable), unleased, due)
             .order_by(table.c.created_at, table.c.seq)
             .limit(param("row_limit", BigInteger()))
             .with_for_update(skip_locked=True, of=table)
         )
+        free = turns.next_runs(unleased, due) if self._of_runs else oldest
         identity: ColumnElement[str] = reduce(add, [part for key in keys for part in (literal(":"), key)])
         self._claim = (
             update(table)
@@ -183,7 +186,7 @@ class Leases(Generic[AnyLease]):
                 attempt=table.c.attempt + 1,
                 abandoned=table.c.abandoned + case((table.c.lease_token.is_not(None), 1), else_=0),
             )
-            .returning(table, *told)
+            .returning(table, *((left_s,) if self._of_runs else ()))
         )
         self._heartbeat = (
             update(table)
@@ -199,14 +202,24 @@ class Leases(Generic[AnyLease]):
             update(table).where(table.c.lease_token.is_not(None)).values(abandoned).returning(table.c.id)
         )
 
+    def limited(self, per_project: int | None) -> Self:
+        """The same, with a limit of leases per project."""
+        limited = copy(self)
+        limited.per_project = per_project
+        return limited
+
     async def claim(
-        self, connection: Connection, owner: str, limit: int, abilities: Collection[Ability] = ()
+        self, database: Database, owner: str, limit: int, abilities: Collection[Ability] = ()
     ) -> list[AnyLease]:
-        """Up to `limit` pieces of work that nobody does and that `owner` can do, the oldest first, leased to it."""
-        able = {"abilities": sorted(abilities)} if self._by_ability else {}
-        token = secrets.token_hex(16)
-        rows = await connection.fetch(self._claim, owner=owner, token=token, row_limit=limit, **able)
-        return [self._of(row) for row in rows]
+        """Up to `limit` pieces of work that nobody does and that `owner` can do, leased to it."""
+        wanted: dict[str, object] = {"owner": owner, "token": secrets.token_hex(16), "row_limit": limit}
+        if self._of_runs:
+            wanted |= {"abilities": sorted(abilities), "per_project": self.per_project}
+        if self.per_project is None:
+            return [self._of(row) for row in await database.fetch(self._claim, **wanted)]
+        async with database.transaction() as tx:  # what is counted has to be counted after the lock
+            locked = await turns.lock_waiting(tx)
+            return [self._of(row) for row in await tx.fetch(self._claim, **wanted, locked=locked)]
 
     async def heartbeat(self, connection: Connection, tokens: list[str]) -> dict[str, str]:
         """Renew the leases of `tokens`; the status by token of those that still hold. What is missing is lost."""
@@ -270,8 +283,6 @@ RUNS: Leases[Lease] = Leases(
         runs.c.status == RunStatus.CANCELLING,  # to end it nothing is needed
         and_(runs.c.needs.bool_op("<@")(param("abilities", ARRAY(Text))), not_(_waits_for_its_sandbox)),
     ),
-    by_ability=True,
-    told=(left_s,),
 )
 FILES: Leases[FileLease] = Leases(
     vector_store_files,

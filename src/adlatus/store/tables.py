@@ -249,10 +249,13 @@ runs = Table(
     ),
     Index(
         "ix_runs_claimable",
+        "project_id",
+        text("(status = 'queued')"),
         "created_at",
         "seq",
         postgresql_where=text("status IN ('queued', 'in_progress', 'cancelling')"),
     ),
+    Index("ix_runs_leased", "project_id", postgresql_where=text("lease_token IS NOT NULL")),
     Index("ix_runs_unfinished", "expires_at", postgresql_where=text(f"status NOT IN ({_listed(ENDED)})")),
 )
 
