@@ -10,7 +10,7 @@ import pytest
 
 from adlatus.settings import Settings
 from adlatus.store import rows
-from adlatus.store.events import EventLog
+from adlatus.store.events import EventLog, unpacked
 from adlatus.store.leases import Lease
 from adlatus.store.tables import runs
 from adlatus.wire import events as wire
@@ -91,7 +91,7 @@ def look(server: Server, sql: str, *values: object) -> list[Any]:
 def written(server: Server, run_id: str) -> None:
     """Wait until the table has the end of a run's stream."""
     sql = "SELECT frames FROM run_events WHERE run_id = $1 ORDER BY first_number DESC LIMIT 1"
-    eventually(lambda: (last := look(server, sql, run_id)) and last[0]["frames"].endswith(wire.DONE))
+    eventually(lambda: (last := look(server, sql, run_id)) and unpacked(last[0]["frames"]).endswith(wire.DONE))
 
 
 def delete(server: Server, row: Any) -> None:
@@ -163,6 +163,23 @@ def test_another_process_tells_the_rest_of_a_stream_while_it_goes_on_and_after(l
         for position in range(len(frames)):
             number = number_of(frames[position - 1]) if position else 0
             assert back(elsewhere, run_id, after=number) == b"".join(frames[position:])
+
+
+def test_the_rest_of_a_burst_is_found_from_the_middle_of_what_was_stored_at_once(loop: Loop, url: str) -> None:
+    settings = Settings(database_url=url)
+    with (
+        serving(loop, settings) as one,
+        serving(loop, settings, executor=False) as two,
+        client_of(one) as http,
+        client_of(two) as other,
+    ):
+        talk = converse(http, "[[tokens: 600]]")
+        run_id, content = whole(talk)
+        eventually(lambda: look(one, "SELECT FROM run_events WHERE get_byte(frames, 0) <> ascii('i')"))
+        elsewhere = Conversation(other, talk.assistant_id, talk.thread_id)
+        frames = split(content)
+        for position in range(1, len(frames), 97):
+            assert back(elsewhere, run_id, after=number_of(frames[position - 1])) == b"".join(frames[position:])
 
 
 def test_a_third_process_misses_nothing_of_a_run_that_one_creates_and_another_executes(loop: Loop, url: str) -> None:

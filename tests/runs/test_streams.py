@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from adlatus.settings import Settings
-from adlatus.store.events import EventLog
+from adlatus.store.events import EventLog, unpacked
 from adlatus.wire import events as wire
 from tests.conftest import BETA, Loop, Server, serving
 from tests.runs.stored import add_run, execute
@@ -47,7 +47,9 @@ def stored(server: Server, run_id: str) -> int:
             server.resources.database, "SELECT frames FROM run_events WHERE run_id = $1 ORDER BY first_number", run_id
         )
 
-    rows = eventually(lambda: (found := server.loop.run(look())) and found[-1]["frames"].endswith(wire.DONE) and found)
+    rows = eventually(
+        lambda: (found := server.loop.run(look())) and unpacked(found[-1]["frames"]).endswith(wire.DONE) and found
+    )
     return len(rows or [])
 
 

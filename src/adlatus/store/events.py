@@ -7,6 +7,7 @@ events come from: memory, the table, or, where events are missing, the run's obj
 
 import asyncio
 import time
+import zlib
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -28,6 +29,7 @@ log = structlog.get_logger(__name__)
 Result = TypeVar("Result")
 
 FLUSH_S = 0.1
+PACKED_BYTES = 2**13
 PRUNE_S = 3600.0
 OUTAGE_S = 1.0
 SILENCE_S = 1.0
@@ -235,7 +237,7 @@ class EventLog:
     async def _write(self) -> None:
         batch = [(run_id, channel, len(channel.frames)) for run_id, channel in self._dirty.items()]
         rows = [
-            (run_id, c.numbers[c.written], c.numbers[end - 1], b"".join(c.frames[c.written : end]))
+            (run_id, c.numbers[c.written], c.numbers[end - 1], _packed(b"".join(c.frames[c.written : end])))
             for run_id, c, end in batch
             if end > c.written
         ]
@@ -270,7 +272,8 @@ class EventLog:
             first = row["first_number"]
             if first > after and not _adjoins(after, first):
                 return frames, after if frames else first - 1
-            frames += row["frames"] if first > after else _after(row["frames"], after)
+            new = unpacked(row["frames"])
+            frames += new if first > after else _after(new, after)
             after = row["last_number"]
             if (end := frames.find(wire.DONE)) >= 0:
                 return frames[: end + len(wire.DONE)], after
@@ -316,6 +319,16 @@ def _error(error: ApiError) -> bytes:
 def _adjoins(after: int, number: int) -> bool:
     """Whether no event is known to be missing between two numbers; an attempt may have ended anywhere."""
     return number == after + 1 or (after > 0 and number & 0xFFFFFFFF == 1)
+
+
+def _packed(frames: bytes) -> bytes:
+    """Frames as a row has them: those of a burst compressed, which costs less than to store them as they are."""
+    return zlib.compress(frames, 1) if len(frames) > PACKED_BYTES else frames
+
+
+def unpacked(stored: bytes) -> bytes:
+    """The frames of a row."""
+    return stored if stored.startswith(b"id:") else zlib.decompress(stored)
 
 
 def _after(frames: bytes, after: int) -> bytes:
