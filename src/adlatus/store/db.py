@@ -140,7 +140,8 @@ async def _roll_back(connection: Any, transaction: Any) -> None:
         async with asyncio.timeout(_RELEASE_S):
             await transaction.rollback()
     except _GONE:
-        connection.terminate()
+        with suppress(asyncpg.InterfaceError):  # it is cut already
+            connection.terminate()
 
 
 @asynccontextmanager

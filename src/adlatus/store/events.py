@@ -263,6 +263,7 @@ class EventLog:
                     await self.prune()
             except Unavailable:
                 log.warning("events are kept in memory until the database answers again", runs=len(self._dirty))
+                await asyncio.sleep(OUTAGE_S)
             except Exception:
                 log.exception("events are kept in memory; this is a fault", runs=len(self._dirty))
 
