@@ -4,6 +4,7 @@ Bytes stream in and out; none of it blocks the event loop, and no more than a fe
 """
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -189,6 +190,15 @@ async def _after(beginning: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterato
         raise _OfTheSource(error) from error
 
 
+_SILENT = "The file storage does not answer at the moment. Try again in a second."
+_FULL = "The disk of the file storage is full: no file can be kept until there is room again."
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether a folder has no room: obstore tells it in words only."""
+    return getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
+
+
 @contextmanager
 def _unavailable(*, absent_is_known: bool = False) -> Iterator[None]:
     try:
@@ -199,7 +209,7 @@ def _unavailable(*, absent_is_known: bool = False) -> Iterator[None]:
         if absent_is_known and isinstance(error, FileNotFoundError):
             raise
         log.error("file storage unavailable", error=_told(error))
-        raise Unavailable("The file storage does not answer at the moment. Try again in a second.") from error
+        raise Unavailable(_FULL if _is_full(error) else _SILENT) from error
 
 
 def why(error: Unavailable) -> str:
