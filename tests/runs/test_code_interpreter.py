@@ -19,6 +19,7 @@ from tests.conftest import Loop, Server
 from tests.runs.coding import CODE, ENGINES, call, coder, coding, exchange, executed, interpreting, upload
 from tests.runs.functions import ENDED, WAITS, calls_of, function
 from tests.runs.searching import forget, named, played
+from tests.runs.stored import execute
 from tests.runs.transcripts import (
     DONE,
     OPENING,
@@ -336,13 +337,10 @@ def test_a_cancelled_run_stops_its_code_and_keeps_what_it_has_printed(http: http
 def _destroy(server: Server, thread_id: str) -> None:
     """Kill the box of a thread from outside."""
 
-    async def box() -> str:
-        assert server.resources.sandboxes
-        async with server.resources.sandboxes.use(thread_id) as sandbox:
-            return sandbox.box
-
+    of_thread = "SELECT box FROM sandbox_sessions WHERE thread_id = $1"
+    [row] = server.loop.run(execute(server.resources.database, of_thread, thread_id))
+    name = row["box"]
     assert server.resources.sandboxes
-    name = server.loop.run(box())
     if server.resources.sandboxes.engine == "docker":
         subprocess.run(["docker", "kill", name], check=True, capture_output=True)
     else:
@@ -370,12 +368,10 @@ def test_a_sandbox_that_is_killed_in_the_middle_of_a_call_is_told_to_the_model(
 ) -> None:
     talk = coder(http, "Killed?")
     with talk.streaming() as events:
-        heard = []
-        for event in events:
-            heard.append(event)
-            if "'logs': 'begun" in str(event.payload):
-                _destroy(interpreter, talk.thread_id)
-    assert heard[-2].payload["status"] == "completed"
+        next(event for event in events if "'logs': 'begun" in str(event.payload))
+        _destroy(interpreter, talk.thread_id)
+        rest = list(events)
+    assert rest[-2].payload["status"] == "completed"
     assert talk.answer() == "It went."
     [output] = executed(talk.steps(talk.active())[0])[0]["outputs"]
     assert output["logs"].startswith("begun\nThe sandbox was lost")
