@@ -26,6 +26,7 @@ PIECE_BYTES = 4 * 2**20
 """How much is read or written at a time."""
 _PART_BYTES = 8 * 2**20  # an object store takes 10,000 parts of an object at most: enough for an upload of 8 GB
 _PARTS_AT_A_TIME = 2
+_PIECE_S = 30.0
 _PROBE = "probe"
 _FAULTS = (BaseError, OSError, TimeoutError)
 _CLOUDS = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss")
@@ -101,9 +102,10 @@ class ObstoreBlobs:
                 if end == 0:  # an empty one: is it there?
                     await obstore.head_async(self._store, key)
                 return b""
-            return bytes(
-                await obstore.get_range_async(self._store, key, start=start, end=min(end, start + PIECE_BYTES))
-            )
+            async with asyncio.timeout(_PIECE_S):
+                return bytes(
+                    await obstore.get_range_async(self._store, key, start=start, end=min(end, start + PIECE_BYTES))
+                )
 
     async def delete(self, keys: Sequence[str]) -> None:
         for key in keys:
