@@ -150,6 +150,7 @@ def test_a_run_whose_answer_begins_while_the_database_is_away_begins_anew(behind
         behind.proxy.pass_on()
         events += stream
     assert transcript(events) == [*OPENING, *speaking("Late."), *COMPLETED, DONE]
+    assert events[-1].number >> 32 == 1, "nobody else had to take it over"
     assert [words(message["content"]) for message in talk.messages()[1:]] == ["Late."]
     behind.goes_on()
 

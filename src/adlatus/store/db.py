@@ -24,11 +24,11 @@ log = structlog.get_logger(__name__)
 Row = Mapping[str, Any]
 """A row: its columns by name."""
 
-WAIT_S = 15.0
+WAIT_S = 30.0
 """How long to wait for a connection where all are in use."""
-CONNECT_S = 5.0
+CONNECT_S = 6.0
 """How long the server may take to open one."""
-ANSWER_S = 8.0
+ANSWER_S = 10.0
 """How long a statement may take: less than a lease lasts, so that a heartbeat can be sent again in time."""
 _RELEASE_S = 1.0
 """How long to wait for the server to give up what nobody waits for any more, before the connection is cut."""
@@ -119,19 +119,29 @@ class Database:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
-        """A connection of the pool. One that does not answer takes the others with it: they may be as dead."""
-        with _unavailable():
+        """A connection of the pool. One that is dead takes the others with it: they may be as dead."""
+        with _unavailable("to connect"):
             async with asyncio.timeout(WAIT_S):
                 connection = await self._pool.acquire()
         try:
             yield connection
         except DatabaseUnavailable as error:
-            if isinstance(error.__cause__, TimeoutError):
+            if isinstance(error.__cause__, TimeoutError) and not await _answers(connection):
                 await self._pool.expire_connections()
             raise
         finally:
             with suppress(*_GONE):  # it is cut then
                 await self._pool.release(connection, timeout=_RELEASE_S)
+
+
+async def _answers(connection: Any) -> bool:
+    """Whether a server that took too long is slow only: then it gives up what nobody waits for any more."""
+    try:
+        async with asyncio.timeout(_RELEASE_S):
+            await connection.execute("SELECT 1")
+    except _GONE:
+        return False
+    return True
 
 
 async def _roll_back(connection: Any, transaction: Any) -> None:
@@ -195,11 +205,11 @@ _DISK_FULL = "The disk of the database is full: nothing can be kept until there 
 
 
 @contextmanager
-def _unavailable() -> Iterator[None]:
+def _unavailable(doing: str = "to answer") -> Iterator[None]:
     try:
         yield
     except _GONE as error:
-        log.error("database unavailable", error=str(error) or type(error).__name__)
+        log.error("database unavailable", error=str(error) or f"took too long {doing}")
         full = isinstance(error, asyncpg.DiskFullError)
         raise DatabaseUnavailable(_DISK_FULL if full else _SILENT) from error
 
