@@ -10,6 +10,7 @@ A map, from the outside in; imports point down only:
 - `runs`       what a run does: lifecycle, commands, loop, journal, hosted tools
 - `retrieval`  how files become searchable and are found
 - `files`      files and uploads: rows and bytes together
+- `housekeeping` what every process does for all from time to time
 - `resources`  opens everything outside the process; the only place that picks a backend
 - `backends`   the outside: model endpoints and the names that lead to them, relays, linked images, file storage,
                 embeddings, vectors, embedded PostgreSQL, wake-ups

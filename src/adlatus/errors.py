@@ -68,6 +68,10 @@ class Unavailable(ApiError):  # noqa: N818
         super().__init__(message, headers={"retry-after": "1"})
 
 
+class DatabaseUnavailable(Unavailable):
+    """The database does not answer: nothing can be kept, and nobody can say what is."""
+
+
 class BadGateway(ApiError):  # noqa: N818
     """A model endpoint does not take this server's key, or does not answer as one: 502. Only the operator can help."""
 

@@ -17,6 +17,7 @@ import httpx
 import psutil
 
 from tests.conftest import BETA, MACHINE_DATA_DIR
+from tests.runs.transcripts import eventually
 from tests.witness import WITNESS
 
 ADLATUS = (sys.executable, "-m", "adlatus.cli")
@@ -138,6 +139,13 @@ def is_running(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def kill_tree(postmaster: psutil.Process) -> None:
+    processes = [postmaster, *postmaster.children(recursive=True)]
+    for process in processes:
+        process.kill()
+    eventually(lambda: not any(is_running(process.pid) for process in processes))  # some may stay zombies
 
 
 @contextmanager

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from adlatus import __version__
 from adlatus.backends.postgres_account import first_unreachable
 from adlatus.store import migrate
-from tests.faults.processes import Process, adlatus, data_folder, is_running, postmasters, run, serve
+from tests.faults.processes import Process, adlatus, data_folder, is_running, kill_tree, postmasters, run, serve
 from tests.runs.transcripts import DONE, OPENING, Conversation, converse, eventually, sent, speaking, transcript
 
 NOBODY = 65534
@@ -250,13 +249,6 @@ def test_when_server_and_database_are_killed_the_data_are_there_after_the_restar
         nothing_is_left(folder, server)
 
 
-def kill_tree(postmaster: psutil.Process) -> None:
-    processes = [postmaster, *postmaster.children(recursive=True)]
-    for process in processes:
-        process.kill()
-    eventually(lambda: not any(is_running(process.pid) for process in processes))  # some may stay zombies
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("database_too", [False, True], ids=["server", "server and database"])
 def test_a_server_killed_in_the_middle_of_twenty_runs_finishes_them_all(folder: Path, database_too: bool) -> None:
@@ -292,24 +284,6 @@ def test_a_server_that_is_killed_again_and_again_still_finishes_its_run(folder: 
         server.kill()
     with serve(folder) as server, server.client() as http:
         check_completed(Conversation(http, talk.assistant_id, talk.thread_id), run_id, words(20))
-        assert server.stop() == 0
-
-
-@pytest.mark.slow
-def test_a_database_that_dies_under_the_server_is_an_outage_and_no_crash(folder: Path) -> None:
-    """Requests are answered with 503 while it is gone, and a restart has everything."""
-    with serve(folder) as server, server.client() as http:
-        talk = converse(http, "[[say: Kept.]]")
-        assert talk.completed() == "Kept."
-        [postmaster] = postmasters(folder)
-        kill_tree(postmaster)
-        response = http.get(f"{talk.path}/messages")
-        assert response.status_code == 503
-        assert response.json()["error"]["type"] == "server_error"
-        assert httpx.get(f"{server.url}/readyz").status_code == 503
-        assert server.stop(within_s=60) == 0
-    with serve(folder) as server, server.client() as http:
-        assert Conversation(http, talk.assistant_id, talk.thread_id).answer() == "Kept."
         assert server.stop() == 0
 
 

@@ -29,6 +29,8 @@ class Qdrant:
     down: bool = False
     written: list[str] = field(default_factory=list)
     """The keys of the files whose chunks were written, in order, once per request and key."""
+    refused: int = 0
+    """Requests that it was down for."""
     held: int = 0
     """Writes that wait."""
     _client: QdrantClient = field(default_factory=lambda: QdrantClient(":memory:"))
@@ -65,6 +67,7 @@ class Qdrant:
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, object]:
         """The status and the body of an answer."""
         if self.down:
+            self.refused += 1
             return 503, {"status": {"error": "the server is being restarted"}}
         asked = orjson.loads(body) if body else {}
         if method == "PUT" and path.endswith("/points"):

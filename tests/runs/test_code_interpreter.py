@@ -19,6 +19,7 @@ from tests.conftest import Loop, Server
 from tests.runs.coding import CODE, ENGINES, call, coder, coding, exchange, executed, interpreting, upload
 from tests.runs.functions import ENDED, WAITS, calls_of, function
 from tests.runs.searching import forget, named, played
+from tests.runs.stored import execute
 from tests.runs.transcripts import (
     DONE,
     OPENING,
@@ -66,6 +67,8 @@ SCRIPT = [
     exchange("Bare?", {"text": "Fine."}, output="bare"),
     *coding("Endless?", "while True: pass", "interrupted", "It took too long."),
     *coding("For a long time?", "import time; print('begun', flush=True); time.sleep(600)", "never", "Never."),
+    *coding("Killed?", "import time; print('begun', flush=True); time.sleep(600)", "The sandbox was lost", "It went."),
+    *coding("Unkept?", WRITE, "could not be kept: The file storage does not answer", "It could not be kept."),
     *coding("Loud?", "print('x' * 3_000_000)", "left out", "Loud."),
     *coding("Read it.", "print(open('/mnt/data/sales.csv').read())", "a,1", "Read."),
     exchange("Which files?", {"tool_calls": [call("import os; print(sorted(os.listdir('/mnt/data')))")]}),
@@ -334,13 +337,10 @@ def test_a_cancelled_run_stops_its_code_and_keeps_what_it_has_printed(http: http
 def _destroy(server: Server, thread_id: str) -> None:
     """Kill the box of a thread from outside."""
 
-    async def box() -> str:
-        assert server.resources.sandboxes
-        async with server.resources.sandboxes.use(thread_id) as sandbox:
-            return sandbox.box
-
+    of_thread = "SELECT box FROM sandbox_sessions WHERE thread_id = $1"
+    [row] = server.loop.run(execute(server.resources.database, of_thread, thread_id))
+    name = row["box"]
     assert server.resources.sandboxes
-    name = server.loop.run(box())
     if server.resources.sandboxes.engine == "docker":
         subprocess.run(["docker", "kill", name], check=True, capture_output=True)
     else:
@@ -361,6 +361,34 @@ def test_a_sandbox_that_is_killed_is_replaced_and_its_files_are_back(interpreter
     assert logs.startswith("This is a new Python session")
     talk.say("Read it.")
     assert talk.completed() == "Read."
+
+
+def test_a_sandbox_that_is_killed_in_the_middle_of_a_call_is_told_to_the_model(
+    interpreter: Server, http: httpx.Client
+) -> None:
+    talk = coder(http, "Killed?")
+    with talk.streaming() as events:
+        next(event for event in events if "'logs': 'begun" in str(event.payload))
+        _destroy(interpreter, talk.thread_id)
+        rest = list(events)
+    assert rest[-2].payload["status"] == "completed"
+    assert talk.answer() == "It went."
+    [output] = executed(talk.steps(talk.active())[0])[0]["outputs"]
+    assert output["logs"].startswith("begun\nThe sandbox was lost")
+
+
+def test_a_file_of_code_that_the_storage_does_not_take_is_told_to_the_model(
+    interpreter: Server, http: httpx.Client
+) -> None:
+    storage = interpreter.resources.settings.data_dir / "storage"
+    storage.rename(storage.with_name("away"))
+    storage.write_text("no folder any more")
+    try:
+        assert coder(http, "Unkept?").completed() == "It could not be kept."
+    finally:
+        storage.unlink()
+        storage.with_name("away").rename(storage)
+    assert coder(http, "Squares?").completed().startswith("[Squares]")
 
 
 def test_the_sandbox_of_a_deleted_thread_ends(interpreter: Server, http: httpx.Client) -> None:

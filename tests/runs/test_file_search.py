@@ -13,6 +13,7 @@ import pytest
 from openai import AssistantEventHandler, OpenAI
 
 from tests.conftest import Loop, Server
+from tests.retrieval.qdrant_server import qdrant_server
 from tests.runs.functions import ENDED, QUEUED_AGAIN, WAITS, calls_of, function
 from tests.runs.searching import (
     CONTENT,
@@ -38,6 +39,7 @@ from tests.runs.transcripts import (
     asked,
     check_ended,
     client_of,
+    eventually,
     read,
     sent,
     speaking,
@@ -519,6 +521,22 @@ def test_an_index_that_does_not_answer_fails_the_run(
         assert ended["last_error"]["code"] == "server_error"
         assert ended["last_error"]["message"].startswith("The files could not be searched: ")
         assert ended["usage"] == step["usage"]
+
+
+def test_an_index_that_comes_back_is_all_that_a_run_waits_for(
+    loop: Loop, new_database: Callable[[], str], tmp_path: Path
+) -> None:
+    with (
+        qdrant_server() as qdrant,
+        scripted(loop, new_database(), tmp_path, SCRIPT, **qdrant.settings) as server,
+        client_of(server) as client,
+    ):
+        talk = researcher(client, QUESTION, store_of(client, upload(client, FOODS)))
+        qdrant.down = True
+        run = talk.start()
+        eventually(lambda: qdrant.refused)
+        qdrant.down = False
+        assert talk.ended(run["id"])["status"] == "completed"
 
 
 # --- The SDK

@@ -6,8 +6,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import Server
+from adlatus.settings import Settings
+from tests.conftest import Loop, Server, serving
 from tests.contract.replay import events_of
+from tests.runs.transcripts import client_of
 
 PNG = b"\x89PNG\r\n\x1a\n and the rest"
 
@@ -69,3 +71,17 @@ def test_an_image_file_that_is_too_large_fails_the_run(http: httpx.Client) -> No
     error = ended(http, sent(http, PNG + bytes(20 * 2**20)))["last_error"]
     assert error["code"] == "invalid_prompt"
     assert "An image may have 20 MiB" in error["message"]
+
+
+def test_a_storage_that_does_not_answer_fails_the_run_and_says_so(loop: Loop, database_url: str) -> None:
+    with serving(loop, Settings(database_url=database_url)) as server, client_of(server) as http:
+        file_id = sent(http)
+        storage = server.resources.settings.data_dir / "storage"
+        storage.rename(storage.with_name("away"))
+        storage.write_text("no folder any more")
+        error = ended(http, file_id)["last_error"]
+        assert error["code"] == "server_error"
+        assert error["message"].startswith("The file storage does not answer")
+        storage.unlink()
+        storage.with_name("away").rename(storage)
+        assert ended(http, file_id)["status"] == "completed"

@@ -4,6 +4,7 @@ Bytes stream in and out; none of it blocks the event loop, and no more than a fe
 """
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +26,7 @@ PIECE_BYTES = 4 * 2**20
 """How much is read or written at a time."""
 _PART_BYTES = 8 * 2**20  # an object store takes 10,000 parts of an object at most: enough for an upload of 8 GB
 _PARTS_AT_A_TIME = 2
+_PIECE_S = 30.0
 _PROBE = "probe"
 _FAULTS = (BaseError, OSError, TimeoutError)
 _CLOUDS = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss")
@@ -100,9 +102,10 @@ class ObstoreBlobs:
                 if end == 0:  # an empty one: is it there?
                     await obstore.head_async(self._store, key)
                 return b""
-            return bytes(
-                await obstore.get_range_async(self._store, key, start=start, end=min(end, start + PIECE_BYTES))
-            )
+            async with asyncio.timeout(_PIECE_S):
+                return bytes(
+                    await obstore.get_range_async(self._store, key, start=start, end=min(end, start + PIECE_BYTES))
+                )
 
     async def delete(self, keys: Sequence[str]) -> None:
         for key in keys:
@@ -189,6 +192,15 @@ async def _after(beginning: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterato
         raise _OfTheSource(error) from error
 
 
+_SILENT = "The file storage does not answer at the moment. Try again in a second."
+_FULL = "The disk of the file storage is full: no file can be kept until there is room again."
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether a folder has no room: obstore tells it in words only."""
+    return getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
+
+
 @contextmanager
 def _unavailable(*, absent_is_known: bool = False) -> Iterator[None]:
     try:
@@ -199,7 +211,7 @@ def _unavailable(*, absent_is_known: bool = False) -> Iterator[None]:
         if absent_is_known and isinstance(error, FileNotFoundError):
             raise
         log.error("file storage unavailable", error=_told(error))
-        raise Unavailable("The file storage does not answer at the moment. Try again in a second.") from error
+        raise Unavailable(_FULL if _is_full(error) else _SILENT) from error
 
 
 def why(error: Unavailable) -> str:

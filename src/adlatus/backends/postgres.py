@@ -1,7 +1,8 @@
 """The embedded PostgreSQL: a real server in the data folder, owned by one process of ours at a time.
 
-The owner holds the folder's lock, starts the server or adopts the orphan of an owner that was killed, and stops it at
-the end. Others may attach. The server is recognised by its command line, never by its process id alone.
+The owner holds the folder's lock, starts the server or adopts the orphan of an owner that was killed, starts it again
+when it dies, and stops it at the end. Others may attach. The server is recognised by its command line, never by its
+process id alone.
 """
 
 import asyncio
@@ -32,6 +33,8 @@ _STILL_IN_USE_S = 20
 _AT_ONCE = ((signal.SIGQUIT, 10), (signal.SIGKILL, 10))  # without a checkpoint, then by force
 _IN_ORDER = ((signal.SIGINT, 20), *_AT_ONCE)
 _TRIM_EVERY_S = 60
+_LOOK_S = 0.2
+_START_AGAIN_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -305,13 +308,43 @@ async def _create_database(cluster: Cluster) -> None:
 
 @asynccontextmanager
 async def _served(server: _Server, cluster: Cluster) -> AsyncIterator[None]:
-    """Keep the server's log short meanwhile and stop the server at the end."""
-    trimming = asyncio.create_task(_keep_short(cluster.log))
+    """Keep the server alive and its log short meanwhile, and stop it at the end."""
+    keeper = _Keeper(server, cluster)
+    tasks = [asyncio.create_task(keeper.keep_alive()), asyncio.create_task(_keep_short(cluster.log))]
     try:
         yield
     finally:
-        trimming.cancel()
-        await _finished(_stop(server))
+        for task in tasks:
+            task.cancel()
+        await _finished(_ended(tasks))
+        await _finished(_stop(keeper.server))
+
+
+@dataclass
+class _Keeper:
+    """Starts the server again when it has died: the lock on its folder is still held, so nobody else does."""
+
+    server: _Server
+    cluster: Cluster
+
+    async def keep_alive(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if not self.server.runs():
+                log.error("the database has died; it is started again", pid=self.server.pid)
+                await self._start_again()
+
+    async def _start_again(self) -> None:
+        try:
+            self.server = await _adopt_or_start(self.cluster)
+            log.info("database ready", pid=self.server.pid, adopted=self.server.child is None)
+        except (StartupError, OSError) as error:  # such as a disk that is full
+            log.error("the database does not start; it is tried again", error=str(error), after_s=_START_AGAIN_S)
+            await asyncio.sleep(_START_AGAIN_S)
+
+
+async def _ended(tasks: list[asyncio.Task[None]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _keep_short(log_file: Path) -> None:

@@ -3,12 +3,12 @@
 Any process may do this, several at once: everything is read from the database, and done twice does no harm.
 """
 
-import asyncio
+from functools import partial
 
 import structlog
 
 from adlatus.backends.blobs import Blobs
-from adlatus.errors import Unavailable
+from adlatus.housekeeping import forever
 from adlatus.store import files, uploads
 from adlatus.store.db import Database
 
@@ -18,13 +18,8 @@ PACE_S = 60.0
 
 
 async def sweep_forever(database: Database, blobs: Blobs) -> None:
-    """Sweep once a minute, until cancelled. Outages are waited out."""
-    while True:
-        try:
-            await sweep(database, blobs)
-        except Unavailable as error:
-            log.warning("no files are swept", error=error.message)
-        await asyncio.sleep(PACE_S)
+    """Sweep once a minute, until cancelled."""
+    await forever("no files are swept", PACE_S, partial(sweep, database, blobs))
 
 
 async def sweep(database: Database, blobs: Blobs) -> None:

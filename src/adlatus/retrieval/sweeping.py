@@ -3,11 +3,12 @@
 Any process may do this, several at once: everything is read from the database, and done twice does no harm.
 """
 
-import asyncio
+from functools import partial
 
 import structlog
 
 from adlatus.errors import Unavailable
+from adlatus.housekeeping import forever
 from adlatus.resources import Resources
 from adlatus.store import vector_stores
 
@@ -18,15 +19,8 @@ BATCH = 100
 
 
 async def sweep_forever(resources: Resources) -> None:
-    """Sweep every half minute, until cancelled. Outages are waited out."""
-    while True:
-        try:
-            await sweep(resources)
-        except Unavailable as error:
-            log.warning("no chunks are swept", error=error.message)
-        except Exception:
-            log.exception("no chunks are swept at the moment; this is a fault")
-        await asyncio.sleep(PACE_S)
+    """Sweep every half minute, until cancelled."""
+    await forever("no chunks are swept", PACE_S, partial(sweep, resources))
 
 
 async def sweep(resources: Resources) -> None:

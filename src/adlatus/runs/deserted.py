@@ -1,10 +1,10 @@
 """The sandboxes of threads that were deleted end: nothing of them is kept until nobody has used them for an hour."""
 
-import asyncio
+from functools import partial
 
 import structlog
 
-from adlatus.errors import Unavailable
+from adlatus.housekeeping import forever
 from adlatus.resources import Resources
 from adlatus.store import threads
 
@@ -14,13 +14,8 @@ PACE_S = 10.0
 
 
 async def sweep_forever(resources: Resources) -> None:
-    """Sweep every ten seconds, until cancelled. Outages are waited out."""
-    while True:
-        await asyncio.sleep(PACE_S)
-        try:
-            await sweep(resources)
-        except Unavailable as error:
-            log.warning("sandboxes of deleted threads are not closed", error=error.message)
+    """Sweep every ten seconds, until cancelled."""
+    await forever("sandboxes of deleted threads are not closed", PACE_S, partial(sweep, resources))
 
 
 async def sweep(resources: Resources) -> None:

@@ -4,11 +4,9 @@ Any process may do this, several at once; it needs nothing but the database. A r
 hand of its executor.
 """
 
-import asyncio
-
 import structlog
 
-from adlatus.errors import Unavailable
+from adlatus.housekeeping import forever
 from adlatus.runs import journal
 from adlatus.runs.endings import CANCELLED, EXPIRED
 from adlatus.store import runs as statements
@@ -23,16 +21,13 @@ BATCH = 100
 
 
 async def expire_forever(database: Database, events: EventLog) -> None:
-    """Look for overdue runs every second, until cancelled. An outage of the database is waited out."""
-    while True:
-        try:
-            while await expire(database, events) == BATCH:
-                pass
-        except Unavailable:
-            log.warning("no run expires: the database does not answer")
-        except Exception:
-            log.exception("no run expires at the moment; this is a fault")
-        await asyncio.sleep(PACE_S)
+    """Look for overdue runs every second, until cancelled."""
+
+    async def sweep() -> None:
+        while await expire(database, events) == BATCH:
+            pass
+
+    await forever("no run expires", PACE_S, sweep)
 
 
 async def expire(database: Database, events: EventLog) -> int:

@@ -6,13 +6,14 @@ Every write of an executing run is fenced by its lease and guarded by the table 
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from adlatus.ids import new_id
 from adlatus.runs import telling, tools
 from adlatus.runs.calls import Argued, Called
 from adlatus.runs.endings import CANCELLED, COMPLETED, Ending
 from adlatus.runs.lifecycle import IllegalMove, check, sources
-from adlatus.runs.shield import to_the_end
+from adlatus.runs.shield import through_outages, to_the_end
 from adlatus.runs.turn import Piece, Turn
 from adlatus.store import runs as statements
 from adlatus.store import tool_resources
@@ -87,7 +88,7 @@ class Journal:
 
     `turn` is the turn of the model that is being written, `asked` what it answers, `carried_out` what its step keeps
     of calls that are carried out here, by their ids, as far as it has come. A write that has begun is finished even if
-    the task is cancelled meanwhile.
+    the task is cancelled meanwhile. What ends a turn is written once the database answers, however long that takes.
     """
 
     def __init__(self, lease: Lease, database: Database, events: EventLog) -> None:
@@ -157,15 +158,15 @@ class Journal:
 
     async def complete_calls(self) -> None:
         """All calls of the turn were carried out here: their step is completed, and another turn may begin."""
-        await to_the_end(self._complete_calls())
+        await through_outages(self._complete_calls)
 
     async def ask_client(self) -> None:
         """The run waits for its client, who has to carry out the calls of the turn. The lease is given back."""
-        await to_the_end(self._ask_client())
+        await through_outages(self._ask_client)
 
     async def end(self, ending: Ending) -> None:
         """The run ends, and with it what is open."""
-        await to_the_end(self._end(ending))
+        await through_outages(partial(self._end, ending))
 
     async def _begin(self) -> None:
         row = await self._database.fetch_row(

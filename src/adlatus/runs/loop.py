@@ -12,7 +12,7 @@ import structlog
 from adlatus.backends.images import ImageError
 from adlatus.backends.refusals import ModelError
 from adlatus.backends.routing import Route
-from adlatus.errors import InvalidRequest, Unavailable
+from adlatus.errors import DatabaseUnavailable, InvalidRequest, Unavailable
 from adlatus.files.images import as_data_urls
 from adlatus.resources import Resources
 from adlatus.runs import budget, history, prompt, tools
@@ -41,6 +41,9 @@ log = structlog.get_logger(__name__)
 
 MAX_ABANDONED = 3
 """Executors that died with a run, after which it fails rather than take a fourth one down."""
+
+OUTAGE_S = 1.0
+"""How long to wait before the database is asked again that did not answer."""
 
 LEAST_ROOM = 256
 """Tokens that a tool may tell the model in any case; where they are too many, the run's budget ends it."""
@@ -108,10 +111,20 @@ async def execute(lease: Lease, resources: Resources) -> None:
     5. Decide what the answer means, and act on it: hosted tools are carried out, and 4 follows again.
 
     Whatever goes wrong becomes the run's ending, except that a lost lease ends silently, that a run is handed back
-    when this process stops, and that the lease is left to run out when the database does not answer.
+    when this process stops, and that all of this begins anew when the database does not answer for a while. What has
+    come to an end by then, an answer or the calls of a turn, is kept and written once it does.
     """
-    journal = Journal(lease, resources.database, resources.events)
     resources.events.execute(lease.run_id, lease.attempt)
+    try:
+        while not await _executed(lease, resources):  # noqa: ASYNC110 - a database that is back sets no event
+            await asyncio.sleep(OUTAGE_S)
+    finally:
+        resources.events.leave(lease.run_id, lease.attempt)
+
+
+async def _executed(lease: Lease, resources: Resources) -> bool:
+    """Execute the run, unless the database stops answering meanwhile; whether it did not."""
+    journal = Journal(lease, resources.database, resources.events)
     try:
         if ending := await _to_an_ending(lease, _attempt(lease, resources, journal)):
             if any(map(any, _output(journal.turn))):  # of an answer that was broken off nobody tells what it took
@@ -125,10 +138,11 @@ async def execute(lease: Lease, resources: Resources) -> None:
         log.warning("run was taken over or deleted, nothing more is written")
     except IllegalMove as error:
         log.info("run had ended already", status=str(error.current))
-    except Unavailable:
-        log.error("the database does not answer; the run will be claimed again when its lease has run out")
-    finally:
-        resources.events.leave(lease.run_id, lease.attempt)
+    except DatabaseUnavailable:
+        lease.claimed = None  # it is not as it was then
+        log.warning("the run begins anew once the database answers, unless another process has taken it over by then")
+        return False
+    return True
 
 
 async def _end(journal: Journal, ending: Ending) -> Ending:
@@ -163,8 +177,10 @@ async def _to_an_ending(lease: Lease, work: Coroutine[Any, Any, Ending | None]) 
         if lease.interruption is Interruption.LOST:
             raise LeaseLost from None
         raise
-    except (LeaseLost, Unavailable):
+    except (LeaseLost, DatabaseUnavailable):
         raise
+    except Unavailable as error:  # the storage of files, which has been asked several times by now
+        return failed(LastError(code="server_error", message=error.message))
     except Exception:
         log.exception("run failed")
         return failed(LastError(code="server_error", message=SORRY))

@@ -6,7 +6,7 @@ CPU on an AsyncEngine, asyncpg itself takes 60.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -17,12 +17,22 @@ from sqlalchemy import BindParameter, ClauseElement, bindparam
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.types import TypeEngine
 
-from adlatus.errors import Unavailable
+from adlatus.errors import DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
 
 Row = Mapping[str, Any]
 """A row: its columns by name."""
+
+WAIT_S = 30.0
+"""How long to wait for a connection where all are in use."""
+CONNECT_S = 6.0
+"""How long the server may take to open one."""
+ANSWER_S = 10.0
+"""How long a statement may take: less than a lease lasts, so that a heartbeat can be sent again in time."""
+_RELEASE_S = 1.0
+"""How long to wait for the server to give up what nobody waits for any more, before the connection is cut."""
+
 _DIALECT = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
 _GONE = (
     OSError,
@@ -72,36 +82,76 @@ class Transaction(_OnConnection):
     """An open transaction: committed at the end of `async with database.transaction()`, or rolled back by an error."""
 
 
-class Database(_OnConnection):
+class Database:
     """A pool of connections to PostgreSQL. `fetch` and `fetch_row` run one statement in a transaction of its own.
 
-    Raises `Unavailable` where the server does not answer.
+    Raises `DatabaseUnavailable` where the server does not answer, or hangs, or all connections stay in use.
     """
 
     def __init__(self, pool: asyncpg.Pool, dsn: str) -> None:
-        super().__init__(pool)
         self._pool = pool
         self.dsn = dsn
+
+    async def fetch(self, statement: ClauseElement, **params: object) -> list[Row]:
+        """All rows of a statement."""
+        async with self._connection() as connection:
+            return await _OnConnection(connection).fetch(statement, **params)
+
+    async def fetch_row(self, statement: ClauseElement, **params: object) -> Row | None:
+        """The first row of a statement, if there is one."""
+        async with self._connection() as connection:
+            return await _OnConnection(connection).fetch_row(statement, **params)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """A transaction on a connection of its own; never hold one while waiting for anything but the database."""
-        with _unavailable():
-            connection = await self._pool.acquire()
-        try:
+        async with self._connection() as connection:
             with _unavailable():
                 transaction = connection.transaction()
                 await transaction.start()
             try:
                 yield Transaction(connection)
             except BaseException:
-                with _unavailable():
-                    await transaction.rollback()
+                await _roll_back(connection, transaction)
                 raise
             with _unavailable():
                 await transaction.commit()
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        """A connection of the pool. One that is dead takes the others with it: they may be as dead."""
+        with _unavailable("to connect"):
+            async with asyncio.timeout(WAIT_S):
+                connection = await self._pool.acquire()
+        try:
+            yield connection
+        except DatabaseUnavailable as error:
+            if isinstance(error.__cause__, TimeoutError) and not await _answers(connection):
+                await self._pool.expire_connections()
+            raise
         finally:
-            await self._pool.release(connection)
+            with suppress(*_GONE):  # it is cut then
+                await self._pool.release(connection, timeout=_RELEASE_S)
+
+
+async def _answers(connection: Any) -> bool:
+    """Whether a server that took too long is slow only: then it gives up what nobody waits for any more."""
+    try:
+        async with asyncio.timeout(_RELEASE_S):
+            await connection.execute("SELECT 1")
+    except _GONE:
+        return False
+    return True
+
+
+async def _roll_back(connection: Any, transaction: Any) -> None:
+    """Undo what a transaction has done. A server that does not answer does so itself, once the connection is cut."""
+    try:
+        async with asyncio.timeout(_RELEASE_S):
+            await transaction.rollback()
+    except _GONE:
+        with suppress(asyncpg.InterfaceError):  # it is cut already
+            connection.terminate()
 
 
 @asynccontextmanager
@@ -111,8 +161,8 @@ async def open_database(dsn: str, *, max_connections: int = 16) -> AsyncIterator
         plain_dsn(dsn),
         min_size=1,
         max_size=max_connections,
-        command_timeout=60,
-        timeout=10,
+        command_timeout=ANSWER_S,
+        timeout=CONNECT_S,
         init=_prepare,
         reset=_no_reset,
         server_settings={"application_name": "adlatus", "timezone": "UTC"},
@@ -150,13 +200,18 @@ async def _no_reset(_connection: asyncpg.Connection) -> None:
     """Nothing here changes a session's state, so nothing has to be reset: that saves a round trip per statement."""
 
 
+_SILENT = "The database does not answer at the moment. Try again in a second."
+_DISK_FULL = "The disk of the database is full: nothing can be kept until there is room again."
+
+
 @contextmanager
-def _unavailable() -> Iterator[None]:
+def _unavailable(doing: str = "to answer") -> Iterator[None]:
     try:
         yield
     except _GONE as error:
-        log.error("database unavailable", error=str(error) or type(error).__name__)
-        raise Unavailable("The database does not answer at the moment. Try again in a second.") from error
+        log.error("database unavailable", error=str(error) or f"took too long {doing}")
+        full = isinstance(error, asyncpg.DiskFullError)
+        raise DatabaseUnavailable(_DISK_FULL if full else _SILENT) from error
 
 
 def param(name: str, type_: TypeEngine[Any]) -> BindParameter[Any]:

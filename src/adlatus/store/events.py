@@ -9,7 +9,7 @@ import asyncio
 import time
 import zlib
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +35,13 @@ OUTAGE_S = 1.0
 SILENCE_S = 1.0
 """How long a reader hears nothing before it looks at the run, and a stopped run is silent before events are missing."""
 
+KEPT_BYTES = 2**20
+"""How much of a run's events that are written stays in memory; a reader that is further behind reads the table."""
+_ROW_BYTES = 2**17
+"""How long a row of events becomes, unless one event alone is longer: a sixteenth of what its readers hold."""
+_WRITE_BYTES = 2**23
+"""How much is written at a time: after an outage there may be more than a statement has time for."""
+
 STOPPED = Unavailable("The server is stopping; the run goes on elsewhere or after the restart. Retrieve it to see.")
 
 _new_rows = func.unnest(
@@ -55,25 +62,37 @@ _READ = (
     select(run_events.c.first_number, run_events.c.last_number, run_events.c.frames)
     .where(run_events.c.run_id == param("run_id", Text()), run_events.c.last_number > param("after", BigInteger()))
     .order_by(run_events.c.first_number)
-    .limit(64)
+    .limit(16)
 )
 _a_day_ago = func.now() - text("interval '24 hours'")
 _later = run_events.alias("later")
 # All rows of a run go together, or its readers would find the middle of a stream
-_PRUNE = delete(run_events).where(
-    run_events.c.written_at < _a_day_ago,
-    ~select(_later.c.run_id).where(_later.c.run_id == run_events.c.run_id, _later.c.written_at >= _a_day_ago).exists(),
+_silent_for_a_day = (
+    select(run_events.c.run_id)
+    .where(
+        run_events.c.written_at < _a_day_ago,
+        ~select(_later.c.run_id)
+        .where(_later.c.run_id == run_events.c.run_id, _later.c.written_at >= _a_day_ago)
+        .exists(),
+    )
+    .limit(1000)
 )
+_PRUNE = delete(run_events).where(run_events.c.run_id.in_(_silent_for_a_day)).returning(run_events.c.run_id)
 
 
 class _Channel:
-    """One run's events in this process, all those above number `base`, for as long as it executes here."""
+    """One run's events in this process, all those above number `base`, for as long as it executes here.
+
+    Those that the first of are `written` may leave memory; then the base goes up.
+    """
 
     def __init__(self, base: int) -> None:
         self.base = base
         self.numbers: list[int] = []
         self.frames: list[bytes] = []
+        self.size_bytes = 0
         self.written = 0
+        self.forgotten = False
         self.live = False
         self.attempt = 0
         self._changed: asyncio.Event | None = None
@@ -86,16 +105,39 @@ class _Channel:
         return self._changed
 
     def append(self, attempt: int, frames: Iterable[bytes]) -> None:
-        number = max(attempt << 32, self.numbers[-1] if self.numbers else 0)
+        number = max(attempt << 32, self.numbers[-1] if self.numbers else self.base)
         told = [wire.numbered(n, frame) for n, frame in enumerate(frames, number + 1)]
         self.numbers += range(number + 1, number + 1 + len(told))
         self.frames += told
+        self.size_bytes += sum(map(len, told))
         self.wake()
 
     def wake(self) -> None:
         if self._changed:
             self._changed.set()
             self._changed = None
+
+    def unwritten(self) -> Iterator[tuple[int, int, int, bytes]]:
+        """What is not written yet, as rows: how much is once it is, the first and the last number, and the frames."""
+        start, size_bytes = self.written, 0
+        for place in range(self.written, len(self.frames)):
+            size_bytes += len(self.frames[place])
+            if size_bytes >= _ROW_BYTES or place == len(self.frames) - 1:
+                frames = b"".join(self.frames[start : place + 1])
+                yield place + 1, self.numbers[start], self.numbers[place], frames
+                start, size_bytes = place + 1, 0
+
+    def forget(self) -> None:
+        """Let go the oldest of what is written, as far as it is more than is kept."""
+        gone = 0
+        while self.size_bytes > KEPT_BYTES and gone < self.written:
+            self.size_bytes -= len(self.frames[gone])
+            gone += 1
+        if gone:
+            self.base = self.numbers[gone - 1]
+            del self.numbers[:gone], self.frames[:gone]
+            self.written -= gone
+            self.forgotten = True
 
     def since(self, after: int) -> tuple[bytes, int]:
         """The frames after a number, up to the first end of a stream, and the number of the last of them."""
@@ -142,7 +184,8 @@ class EventLog:
     def append(self, run_id: str, attempt: int, frames: Iterable[bytes]) -> None:
         """Number frames and hand them to local readers; never waits."""
         channel = self._channel(run_id, attempt)
-        channel.base = min(channel.base, attempt << 32)  # it may execute here before its creation is told
+        if not channel.forgotten:
+            channel.base = min(channel.base, attempt << 32)  # it may execute here before its creation is told
         channel.append(attempt, frames)
         self._dirty[run_id] = channel
 
@@ -222,6 +265,7 @@ class EventLog:
                     await self.prune()
             except Unavailable:
                 log.warning("events are kept in memory until the database answers again", runs=len(self._dirty))
+                await asyncio.sleep(OUTAGE_S)
             except Exception:
                 log.exception("events are kept in memory; this is a fault", runs=len(self._dirty))
 
@@ -232,21 +276,26 @@ class EventLog:
 
     async def prune(self) -> None:
         """Delete the events of runs of which nothing was told for a day."""
-        await self._database.fetch(_PRUNE)
+        while await self._database.fetch(_PRUNE):
+            pass
 
     async def _write(self) -> None:
-        batch = [(run_id, channel, len(channel.frames)) for run_id, channel in self._dirty.items()]
-        rows = [
-            (run_id, c.numbers[c.written], c.numbers[end - 1], _packed(b"".join(c.frames[c.written : end])))
-            for run_id, c, end in batch
-            if end > c.written
-        ]
+        dirty = list(self._dirty.items())
+        written, rows, size_bytes = {}, [], 0
+        for run_id, channel in dirty:
+            for end, first, last, frames in channel.unwritten():
+                if size_bytes >= _WRITE_BYTES:
+                    break
+                written[run_id] = end
+                rows.append((run_id, first, last, _packed(frames)))
+                size_bytes += len(frames)
         if rows:
-            run_ids, firsts, lasts, frames = map(list, zip(*rows, strict=True))
-            await self._database.fetch(_WRITE, run_ids=run_ids, firsts=firsts, lasts=lasts, frames=frames)
-        for run_id, channel, end in batch:
-            channel.written = end
-            if end == len(channel.frames):
+            run_ids, firsts, lasts, all_frames = map(list, zip(*rows, strict=True))
+            await self._database.fetch(_WRITE, run_ids=run_ids, firsts=firsts, lasts=lasts, frames=all_frames)
+        for run_id, channel in dirty:
+            channel.written = written.get(run_id, channel.written)
+            channel.forget()
+            if channel.written == len(channel.frames):
                 del self._dirty[run_id]
                 if not channel.live:
                     del self._channels[run_id]
@@ -258,7 +307,8 @@ class EventLog:
             channel.live = False
             channel.wake()
         with suppress(Unavailable):
-            await self.write()
+            while self._dirty:
+                await self.write()
 
     def _channel(self, run_id: str, attempt: int) -> _Channel:
         if (channel := self._channels.get(run_id)) is None:

@@ -15,7 +15,7 @@ import structlog
 from adlatus.backends import tokens
 from adlatus.backends.refusals import ModelError
 from adlatus.backends.vectors.protocol import Weights
-from adlatus.errors import NotFound, Unavailable
+from adlatus.errors import DatabaseUnavailable, NotFound, Unavailable
 from adlatus.resources import Resources
 from adlatus.retrieval.ranking import Question
 from adlatus.retrieval.search import Result, search, thread_files_settled
@@ -231,12 +231,16 @@ async def _patiently(work: Work, question: Question) -> list[Result]:
         try:
             with _failing():
                 return await search(work.resources, work.project_id, question)
+        except DatabaseUnavailable:  # then it is not the index that has to come back
+            raise
         except Unavailable as error:
             log.warning("a file search is tried again", error=error.message, after_s=pause_s)
         await asyncio.sleep(pause_s)
     try:
         with _failing():
             return await search(work.resources, work.project_id, question)
+    except DatabaseUnavailable:
+        raise
     except Unavailable as error:
         raise _failed(error.message) from error
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from adlatus.backends.sandbox.engine import SandboxFileError
 from adlatus.backends.sandbox.events import Image, SandboxFile, safe_name
 from adlatus.backends.sandbox.session import Sandbox
-from adlatus.errors import InvalidRequest
+from adlatus.errors import DatabaseUnavailable, InvalidRequest, Unavailable
 from adlatus.files import keeping
 from adlatus.ids import new_id
 from adlatus.resources import Resources
@@ -152,6 +152,8 @@ async def _keep(work: Work, name: str, pieces: AsyncIterator[bytes]) -> str:
                     size_bytes=size_bytes,
                     expires_after_s=None,
                 )
-    except InvalidRequest as error:  # the project's quota
+    except DatabaseUnavailable:
+        raise
+    except (InvalidRequest, Unavailable) as error:  # the project's quota, the storage
         raise NotTaken(error.message) from None
     return file_id
