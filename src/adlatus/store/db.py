@@ -5,8 +5,8 @@ CPU on an AsyncEngine, asyncpg itself takes 60.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -68,14 +68,18 @@ class _OnConnection:
 
     async def fetch(self, statement: ClauseElement, **params: object) -> list[Row]:
         sql, values = _bind(statement, params)
-        with _unavailable():
+        try:
             return list(await self._target.fetch(sql, *values))
+        except _GONE as error:
+            raise _unavailable(error) from error
 
     async def fetch_row(self, statement: ClauseElement, **params: object) -> Row | None:
         sql, values = _bind(statement, params)
-        with _unavailable():
+        try:
             row: Row | None = await self._target.fetchrow(sql, *values)
-            return row
+        except _GONE as error:
+            raise _unavailable(error) from error
+        return row
 
 
 class Transaction(_OnConnection):
@@ -90,48 +94,83 @@ class Database:
 
     def __init__(self, pool: asyncpg.Pool, dsn: str) -> None:
         self._pool = pool
+        self._in_use = 0
         self.dsn = dsn
 
     async def fetch(self, statement: ClauseElement, **params: object) -> list[Row]:
         """All rows of a statement."""
-        async with self._connection() as connection:
-            return await _OnConnection(connection).fetch(statement, **params)
+        sql, values = _bind(statement, params)
+        connection = await self._acquire()
+        try:
+            return list(await connection.fetch(sql, *values))
+        except _GONE as error:
+            raise await self._gone(connection, error) from error
+        finally:
+            await self._release(connection)
 
     async def fetch_row(self, statement: ClauseElement, **params: object) -> Row | None:
         """The first row of a statement, if there is one."""
-        async with self._connection() as connection:
-            return await _OnConnection(connection).fetch_row(statement, **params)
+        sql, values = _bind(statement, params)
+        connection = await self._acquire()
+        try:
+            row: Row | None = await connection.fetchrow(sql, *values)
+            return row
+        except _GONE as error:
+            raise await self._gone(connection, error) from error
+        finally:
+            await self._release(connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """A transaction on a connection of its own; never hold one while waiting for anything but the database."""
-        async with self._connection() as connection:
-            with _unavailable():
-                transaction = connection.transaction()
+        connection = await self._acquire()
+        try:
+            transaction = connection.transaction()
+            try:
                 await transaction.start()
+            except _GONE as error:
+                raise await self._gone(connection, error) from error
             try:
                 yield Transaction(connection)
-            except BaseException:
+            except BaseException as error:
                 await _roll_back(connection, transaction)
+                if isinstance(error, DatabaseUnavailable):
+                    await self._suspect(connection, error.__cause__)
                 raise
-            with _unavailable():
+            try:
                 await transaction.commit()
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
-        """A connection of the pool. One that is dead takes the others with it: they may be as dead."""
-        with _unavailable("to connect"):
-            async with asyncio.timeout(WAIT_S):
-                connection = await self._pool.acquire()
-        try:
-            yield connection
-        except DatabaseUnavailable as error:
-            if isinstance(error.__cause__, TimeoutError) and not await _answers(connection):
-                await self._pool.expire_connections()
-            raise
+            except _GONE as error:
+                raise await self._gone(connection, error) from error
         finally:
-            with suppress(*_GONE):  # it is cut then
-                await self._pool.release(connection, timeout=_RELEASE_S)
+            await self._release(connection)
+
+    async def _acquire(self) -> Any:
+        """A connection of the pool; where all are in use, the next that is given back."""
+        self._in_use += 1
+        try:
+            if self._in_use <= self._pool.get_max_size():
+                return await self._pool.acquire()
+            async with asyncio.timeout(WAIT_S):
+                return await self._pool.acquire()
+        except BaseException as error:
+            self._in_use -= 1
+            if isinstance(error, _GONE):
+                raise _unavailable(error, "to connect") from error
+            raise
+
+    async def _release(self, connection: Any) -> None:
+        self._in_use -= 1
+        with suppress(*_GONE):  # it is cut then
+            await self._pool.release(connection, timeout=_RELEASE_S)
+
+    async def _gone(self, connection: Any, error: BaseException) -> DatabaseUnavailable:
+        await self._suspect(connection, error)
+        return _unavailable(error)
+
+    async def _suspect(self, connection: Any, error: BaseException | None) -> None:
+        """A connection that is dead takes the others with it: they may be as dead."""
+        if isinstance(error, TimeoutError) and not await _answers(connection):
+            await self._pool.expire_connections()
 
 
 async def _answers(connection: Any) -> bool:
@@ -204,14 +243,9 @@ _SILENT = "The database does not answer at the moment. Try again in a second."
 _DISK_FULL = "The disk of the database is full: nothing can be kept until there is room again."
 
 
-@contextmanager
-def _unavailable(doing: str = "to answer") -> Iterator[None]:
-    try:
-        yield
-    except _GONE as error:
-        log.error("database unavailable", error=str(error) or f"took too long {doing}")
-        full = isinstance(error, asyncpg.DiskFullError)
-        raise DatabaseUnavailable(_DISK_FULL if full else _SILENT) from error
+def _unavailable(error: BaseException, doing: str = "to answer") -> DatabaseUnavailable:
+    log.error("database unavailable", error=str(error) or f"took too long {doing}")
+    return DatabaseUnavailable(_DISK_FULL if isinstance(error, asyncpg.DiskFullError) else _SILENT)
 
 
 def param(name: str, type_: TypeEngine[Any]) -> BindParameter[Any]:
