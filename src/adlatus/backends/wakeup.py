@@ -11,6 +11,13 @@ import structlog
 log = structlog.get_logger(__name__)
 
 RECONNECT_S = 1.0
+_GONE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that the server has just closed
+)
 
 
 class Wakeup:
@@ -57,16 +64,20 @@ async def listen(dsn: str, channel: str) -> AsyncIterator[Wakeup]:
 async def _listen_forever(dsn: str, channel: str, wakeup: Wakeup) -> None:
     while True:
         try:
-            connection = await asyncpg.connect(dsn, timeout=10)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            await _listen(dsn, channel, wakeup)
+        except _GONE as error:
             log.warning("no wake-ups: cannot listen to the database", error=repr(error))
             await asyncio.sleep(RECONNECT_S)
-            continue
-        lost = asyncio.Event()
-        try:
-            connection.add_termination_listener(lambda _connection, lost=lost: lost.set())
-            await connection.add_listener(channel, lambda *_: wakeup.set())
-            wakeup.set()  # what was sent before we listened
-            await lost.wait()
-        finally:
-            connection.terminate()
+
+
+async def _listen(dsn: str, channel: str, wakeup: Wakeup) -> None:
+    """Listen until the connection is lost."""
+    connection = await asyncpg.connect(dsn, timeout=10)
+    lost = asyncio.Event()
+    try:
+        connection.add_termination_listener(lambda _connection: lost.set())
+        await connection.add_listener(channel, lambda *_: wakeup.set())
+        wakeup.set()  # what was sent before we listened
+        await lost.wait()
+    finally:
+        connection.terminate()
