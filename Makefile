@@ -7,7 +7,7 @@ COMPILE := $(CURDIR)/$(BIN)/pip-compile -q --strip-extras --no-header --no-emit-
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models sandbox dev run check test nightly mutations conformance fmt lint types imports migrate revision bench \
+.PHONY: help setup models sandbox dev run check test nightly chaos mutations conformance fmt lint types imports migrate revision bench \
 	requirements clean
 
 help: ## list the targets
@@ -34,6 +34,9 @@ test: dev models sandbox lint types imports ## everything but the nightly varian
 
 nightly: dev ## the long variants too
 	@$(BIN)/pytest --timeout 3600
+
+chaos: dev sandbox ## kill, stop and restart processes and the database hundreds of times under load
+	@$(BIN)/pytest -s tests/faults/test_chaos.py -m nightly --timeout 3600
 
 mutations: dev ## show which contract test catches which wrong shape
 	@$(BIN)/pytest -q -s tests/contract/test_mutations.py -m slow

@@ -72,6 +72,7 @@ def create_app(settings: Settings, *, resources: Resources | None = None, execut
         lifespan=lifespan,
         redirect_slashes=False,
     )
+    app.state.worker = None  # a stop may come before there is one
     for noun in (assistants, runs, threads, messages, steps, files, uploads, vector_stores, models, relay):
         app.include_router(noun.router, prefix="/v1", responses=REFUSED)
     app.include_router(operations.router, include_in_schema=False)

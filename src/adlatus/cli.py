@@ -24,7 +24,7 @@ from adlatus.backends.embeddings import fetch
 from adlatus.backends.postgres import attach, embedded_postgres
 from adlatus.backends.sandbox import prepare
 from adlatus.backends.vectors.edge import identity
-from adlatus.errors import StartupError
+from adlatus.errors import StartupError, Unavailable
 from adlatus.rehearsal import server as rehearsal
 from adlatus.resources import Resources, index_folder, open_resources
 from adlatus.settings import Settings, is_loopback
@@ -43,7 +43,7 @@ def main() -> None:
         settings = _settings(arguments)
         configure_logging(settings.log_format, settings.log_level)
         code = arguments.run(arguments, settings)
-    except StartupError as error:
+    except (StartupError, Unavailable) as error:  # what was there when it was opened may be gone a moment later
         print(f"adlatus: {error}", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:

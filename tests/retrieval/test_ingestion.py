@@ -1,10 +1,8 @@
 """A file on its way into the index, while its settings, its store, its bytes and the database change or go."""
 
-import asyncio
 import shutil
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from tests.conftest import Loop, Server, serving
 from tests.retrieval.embedding_server import Embeddings, embedding_server
 from tests.retrieval.ingesting import Records, found_by, new_store, put_in, text, until_settled, upload
 from tests.retrieval.qdrant_server import Qdrant, qdrant_server
+from tests.runs.cutting import cuttable
 from tests.runs.transcripts import client_of, eventually
 
 
@@ -162,67 +161,12 @@ def test_a_storage_that_is_gone_for_a_while_is_waited_for(stage: Stage, tmp_path
     stage.check_complete(store_id, {"kept": file_id})
 
 
-class Cut:
-    """A connection to the database that can be cut."""
-
-    def __init__(self, target: str) -> None:
-        self._target = target
-        self._through: set[asyncio.Task[None]] = set()
-        self.cut = False
-
-    async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve a client until it goes or the connection is cut."""
-        if not self.cut:
-            task = asyncio.create_task(self._both_ways(reader, writer))
-            self._through.add(task)
-            await asyncio.wait([task])
-            self._through.discard(task)
-        writer.close()
-
-    async def _both_ways(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_unix_connection(self._target)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_copy(reader, back))
-                group.create_task(_copy(there, writer))
-        finally:
-            back.close()
-
-    async def set(self, cut: bool) -> None:
-        """Cut all connections and let no new ones in; or let them in again."""
-        self.cut = cut
-        for task in self._through if cut else ():
-            task.cancel()
-
-
-async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
-        while piece := await source.read(2**16):
-            sink.write(piece)
-            await sink.drain()
-    sink.close()
-
-
-@asynccontextmanager
-async def _listening(cut: Cut, path: str) -> AsyncIterator[None]:
-    async with await asyncio.start_unix_server(cut.pass_on, path):
-        try:
-            yield
-        finally:
-            await cut.set(True)
-
-
 def test_a_database_that_is_gone_in_the_middle_is_waited_for_and_costs_no_attempt(
     loop: Loop, database_url: str
 ) -> None:
-    before, host, after = database_url.partition("?host=")
-    if not host:
-        pytest.skip("the database is reached by TCP here; this wants its socket")
-    real = after.partition("&")[0]
-    with tempfile.TemporaryDirectory(prefix="adlatus-cut-", dir="/tmp") as folder, loop.stack() as stack:
-        cut = Cut(f"{real}/.s.PGSQL.5432")
-        loop.run(stack.enter_async_context(_listening(cut, f"{folder}/.s.PGSQL.5432")))
-        with staged(loop, f"{before}?host={folder}&port=5432", database_url) as stage:
+    with loop.stack() as opened:
+        cut = loop.run(opened.enter_async_context(cuttable(database_url)))
+        with staged(loop, cut.dsn, database_url) as stage:
             store_id, file_id, _ = stage.begun(requests=2)
             loop.run(cut.set(True))
             eventually(lambda: stage.http.get(f"vector_stores/{store_id}").status_code == 503)

@@ -21,6 +21,7 @@ from tests.runs.transcripts import (
     asked,
     client_of,
     parse,
+    read,
     requests,
     speaking,
     transcript,
@@ -204,6 +205,31 @@ def test_calls_that_a_dead_executor_left_half_written_are_taken_back(
         assert rest[-2].name == "thread.run.completed"
         assert rest[-2].payload == talk.run(run["id"])
         assert [words(message["content"]) for message in talk.messages()[1:]] == [*said, "Let me see.", "Let me see."]
+
+
+def test_what_a_dead_executor_has_committed_and_not_told_is_told_by_the_next(loop: Loop, database: Database) -> None:
+    settings = Settings(database_url=database.dsn)
+    with serving(loop, settings, executor=False) as front, client_of(front) as http:
+
+        async def prepare() -> Any:
+            run, _ = await add_run(database, text="[[say: The whole answer.]]", tools=TOOLS)
+            await claim_and_die(database, "Let me", calling("add", '{"a": '), writes=False)
+            return run
+
+        run = loop.run(prepare())
+        talk = Conversation(http, run.assistant_id, run.thread_id)
+        with serving(loop, settings), http.stream("GET", f"{talk.path}/runs/{run.id}/events") as response:
+            events = list(read(response))
+        assert transcript(events) == [
+            "thread.created",
+            *OPENING,
+            *ENDED[:2],
+            "thread.run.step.cancelled cancelled",
+            *speaking("The whole answer."),
+            *ENDED,
+        ]
+        wrote, said = talk.messages()[1:]
+        assert [event.payload for event in events if event.name == "thread.message.completed"] == [wrote, said]
 
 
 DEATHS: dict[str, tuple[str, ...] | None] = {

@@ -120,6 +120,10 @@ class Journal:
         self._used, self._include = loaded.used, row["include"]
         return loaded
 
+    async def make_up(self) -> None:
+        """Tell what an executor that died had committed and could not tell any more."""
+        self._tell(await self._events.untold(self._lease.run_id))
+
     async def begin(self) -> None:
         """A queued run is in progress."""
         await to_the_end(self._begin())

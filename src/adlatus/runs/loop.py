@@ -105,7 +105,7 @@ async def execute(lease: Lease, resources: Resources) -> None:
     """Execute a claimed run until it ends or waits for its client, from whatever state the database has it in.
 
     1. Load the run and what it has done so far; end at once what is due to end.
-    2. Take back the message and the calls that an executor before this one left half-written.
+    2. Tell what an executor that died left untold; take back the message and the calls that it left half-written.
     3. Before the first question, wait for files of the thread that are being made searchable.
     4. Read as much of the thread as fits, ask the model, and stream its text and its calls as they come.
     5. Decide what the answer means, and act on it: hosted tools are carried out, and 4 follows again.
@@ -189,6 +189,8 @@ async def _to_an_ending(lease: Lease, work: Coroutine[Any, Any, Ending | None]) 
 async def _attempt(lease: Lease, resources: Resources, journal: Journal) -> Ending | None:
     loaded = await journal.load(lease.claimed)
     run = loaded.run
+    if lease.abandoned:
+        await journal.make_up()
     if run.status is not RunStatus.QUEUED:
         await journal.take_back()
     if run.status is RunStatus.CANCELLING:

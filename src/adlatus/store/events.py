@@ -64,6 +64,14 @@ _READ = (
     .order_by(run_events.c.first_number)
     .limit(16)
 )
+_READ_ALL = (
+    select(run_events.c.frames)
+    .where(run_events.c.run_id == param("run_id", Text()))
+    .order_by(run_events.c.first_number)
+)
+_TOLD_WHEN_IT_ENDS = tuple(
+    b"event: thread.%b\n" % what for what in (b"message.in_progress", b"run.step.in_progress", b"run.cancelling")
+)
 _a_day_ago = func.now() - text("interval '24 hours'")
 _later = run_events.alias("later")
 # All rows of a run go together, or its readers would find the middle of a stream
@@ -216,6 +224,19 @@ class EventLog:
             channel.live = False
             self._dirty[run_id] = channel
             channel.wake()
+
+    async def untold(self, run_id: str) -> list[bytes]:
+        """The frames of what has ended of a run and of its state, as far as no stored event tells them.
+
+        Such are left by an executor that died between a commit and the writing of its events.
+        """
+        state = await snapshot.state(self._database, run_id)
+        if state is None:
+            return []
+        told = b"".join(row["frames"] for row in await self._database.fetch(_READ_ALL, run_id=run_id))
+        shown = state.ending() + await snapshot.parts(self._database, state)
+        frames = [frame + b"\n\n" for frame in shown.split(b"\n\n")[:-1]]
+        return [frame for frame in frames if frame not in told and not frame.startswith(_TOLD_WHEN_IT_ENDS)]
 
     async def follow(self, run_id: str, after: int = 0) -> AsyncGenerator[bytes]:
         """The frames of a run after a number, as they come, up to the next end of its stream.
