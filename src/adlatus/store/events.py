@@ -233,7 +233,7 @@ class EventLog:
         state = await snapshot.state(self._database, run_id)
         if state is None:
             return []
-        told = b"".join(row["frames"] for row in await self._database.fetch(_READ_ALL, run_id=run_id))
+        told = b"".join(unpacked(row["frames"]) for row in await self._database.fetch(_READ_ALL, run_id=run_id))
         shown = state.ending() + await snapshot.parts(self._database, state)
         frames = [frame + b"\n\n" for frame in shown.split(b"\n\n")[:-1]]
         return [frame for frame in frames if frame not in told and not frame.startswith(_TOLD_WHEN_IT_ENDS)]
