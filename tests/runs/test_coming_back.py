@@ -8,15 +8,18 @@ from typing import Any
 import httpx
 import pytest
 
+from adlatus.errors import Unavailable
+from adlatus.runs import commands
 from adlatus.settings import Settings
 from adlatus.store import rows
+from adlatus.store.db import Database, Row
 from adlatus.store.events import EventLog, unpacked
 from adlatus.store.leases import Lease
 from adlatus.store.tables import runs
 from adlatus.wire import events as wire
-from adlatus.wire.runs import Run, RunStatus
+from adlatus.wire.runs import Run, RunStatus, ToolOutput
 from tests.conftest import BETA, Loop, Server, serving
-from tests.runs.stored import add_leased, add_run, execute, put
+from tests.runs.stored import PROJECT, add_calling, add_leased, add_run, execute, put
 from tests.runs.transcripts import (
     COMPLETED,
     DONE,
@@ -204,6 +207,29 @@ def test_the_creation_of_a_run_that_others_execute_is_written_when_it_is_answere
         run = talk.start()
         [row] = look(server, "SELECT * FROM run_events WHERE run_id = $1", run["id"])
         assert transcript(events_of(row["frames"])) == OPENING[:2]
+
+
+def test_outputs_are_told_even_if_who_has_received_them_dies_at_once(loop: Loop, database: Database) -> None:
+    """Else the next executor's events would follow upon those of the one before, and nothing would seem amiss."""
+
+    class Dead:
+        async def fetch(self, *_: object, **__: object) -> list[Row]:
+            raise Unavailable("It is dead.")
+
+        fetch_row = fetch
+
+    async def scenario() -> None:
+        run_id = await add_calling(database)
+        [run] = await execute(database, "SELECT thread_id, attempt FROM runs")
+        outputs = [ToolOutput(tool_call_id="call_one", output="22 degrees")]
+        receiver = EventLog(Dead())  # type: ignore[arg-type]
+        await commands.submit_tool_outputs(database, receiver, PROJECT, run["thread_id"], run_id, outputs, claim=None)
+        [row] = await execute(database, "SELECT * FROM run_events")
+        assert row["first_number"] == ((run["attempt"] + 1) << 32) + 1
+        told = [event.name for event in events_of(row["frames"])]
+        assert told == ["thread.run.step.completed", "thread.run.queued"]
+
+    loop.run(scenario())
 
 
 def test_a_creation_is_none_the_worse_for_events_that_cannot_be_written(loop: Loop, url: str) -> None:

@@ -158,6 +158,7 @@ async def submit_tool_outputs(
             submitted = {output.tool_call_id: output.output or "" for output in outputs}
             queued, frames = await journal.submit(tx, run_id, submitted, claim)
             if claim is None:
+                await events.store(tx, run_id, queued["attempt"], frames)
                 await leases.wake(tx)
     if expired:
         events.append(run_id, *expired)

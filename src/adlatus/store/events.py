@@ -9,7 +9,7 @@ import asyncio
 import time
 import zlib
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from adlatus.errors import ApiError, Unavailable, body, not_found
 from adlatus.store import snapshot
-from adlatus.store.db import Connection, param
+from adlatus.store.db import Connection, Transaction, param
 from adlatus.store.tables import run_events
 from adlatus.wire import events as wire
 
@@ -207,6 +207,16 @@ class EventLog:
         with suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(OUTAGE_S):
                 await self.write()
+
+    async def store(self, tx: Transaction, run_id: str, attempt: int, frames: Sequence[bytes]) -> None:
+        """Write all events of an attempt in the transaction that they are of; they are told here after its commit.
+
+        So nobody misses them, even if this process dies before it has told them.
+        """
+        first = (attempt << 32) + 1
+        told = [wire.numbered(number, frame) for number, frame in enumerate(frames, first)]
+        last, stored = first + len(told) - 1, _packed(b"".join(told))
+        await tx.fetch(_WRITE, run_ids=[run_id], firsts=[first], lasts=[last], frames=[stored])
 
     def execute(self, run_id: str, attempt: int) -> None:
         """This process executes the run from this attempt on: its readers here need no database."""
