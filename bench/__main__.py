@@ -45,7 +45,10 @@ def main() -> None:
     if (busy := busy_share()) > 0.3:
         print(f"The machine is busy with other work (load {busy:.1f} per core): expect worse numbers.", file=sys.stderr)
     options = Options(
-        repeats=arguments.repeats, scale=0.25 if arguments.quick else 1.0, other_messages=arguments.other_messages
+        repeats=arguments.repeats,
+        scale=0.25 if arguments.quick else 1.0,
+        other_messages=arguments.other_messages,
+        database_url=arguments.database_url,
     )
     begun = time.monotonic()
     failed: dict[str, str] = {}
@@ -55,6 +58,7 @@ def main() -> None:
     print(f"\nMedians of {options.repeats} repeats, {took_s} s. Every repeat: {arguments.json}")
     written = {
         "repeats": options.repeats,
+        "database": "external" if options.database_url else "embedded",
         "scale": options.scale,
         "cores": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9),
@@ -74,6 +78,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--repeats", type=int, help="repeats of each measurement (3)")
     parser.add_argument("--other-messages", type=int, help="messages of other threads in P7 (100,000)")
+    parser.add_argument("--database-url", help="an empty PostgreSQL database for the server, but for P7 and P8")
     parser.add_argument("--json", type=Path, default=Path("bench-results.json"), help="where every number goes")
     arguments = parser.parse_args()
     if arguments.repeats is None:

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -34,11 +35,15 @@ LOAD_S = 180
 
 @dataclass(frozen=True)
 class Options:
-    """How thorough: repeats of each measurement, `scale` of their lengths, messages of other threads for P7."""
+    """How thorough: repeats of each measurement, `scale` of their lengths, messages of other threads for P7.
+
+    `database_url` is the server's database, in place of an embedded one.
+    """
 
     repeats: int
     scale: float
     other_messages: int
+    database_url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,18 +106,21 @@ def open_site(options: Options) -> Iterator[Site]:
         model = stack.enter_context(_rehearsal(folder))
         relay = stack.enter_context(_floor("floor_relay", folder, {"BENCH_MODEL_PORT": str(model.port)}))
         crud = stack.enter_context(_floor("floor_crud", folder, {}))
-        server = stack.enter_context(adlatus(folder / "main", model))
+        server = stack.enter_context(adlatus(folder / "main", model, options.database_url))
         site = Site(options, folder, pool, model, relay, crud, server)
         _warm_up(site)
         yield site
 
 
 @contextmanager
-def adlatus(data_dir: Path, model: Server | None) -> Iterator[Server]:
+def adlatus(data_dir: Path, model: Server | None, database_url: str | None = None) -> Iterator[Server]:
     """`adlatus serve` on a data folder; without a model it plays its built-in one."""
     environment = {"ADLATUS_SANDBOX": "off"}
     if model:
         environment["ADLATUS_MODEL_BASE_URL"] = f"http://127.0.0.1:{model.port}/v1"
+    if database_url:
+        environment["ADLATUS_DATABASE_URL"] = database_url
+        subprocess.run([sys.executable, "-m", "adlatus.cli", "migrate"], env={**os.environ, **environment}, check=True)
     port = free_port()
     command = [sys.executable, "-m", "adlatus.cli", "serve", "--data-dir", str(data_dir), "--port", str(port)]
     with served(command, port, READY, data_dir.with_suffix(".log"), environment) as server:

@@ -117,6 +117,15 @@ def serve(folder: Path, *arguments: str, user: int | None = None, **settings: st
         yield process
 
 
+@contextmanager
+def rehearsing() -> Iterator[str]:
+    """The base URL of the scripted model, in a process of its own."""
+    said = "Rehearsal model on "
+    with adlatus("rehearse", "--port", "0") as process:
+        line = eventually(lambda: [line for line in process.log.splitlines() if line.startswith(said)])[0]
+        yield line.removeprefix(said).partition(": ")[0]
+
+
 def run(*arguments: str, **settings: str) -> tuple[int, str]:
     """Exit code and output of a command that ends by itself."""
     with adlatus(*arguments, user=None, **settings) as process:

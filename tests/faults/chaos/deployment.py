@@ -26,7 +26,6 @@ from tests.faults.processes import data_folder, is_running
 from tests.retrieval.embedding_server import embedding_server
 from tests.retrieval.ingesting import Records
 from tests.retrieval.qdrant_server import Qdrant, qdrant_server
-from tests.runs.transcripts import eventually
 
 READY_WITHIN_S = 60
 AT_A_TIME = 4
@@ -193,7 +192,7 @@ def deployment(loop: Loop) -> Iterator[Deployment]:
         shared = {
             "database_url": postgres.dsn,
             "storage_url": (folder / "storage").as_uri(),
-            "model_base_url": _model(stack),
+            "model_base_url": stack.enter_context(processes.rehearsing()),
             "run_concurrency": AT_A_TIME,
             **qdrant.settings,
             **stack.enter_context(embedding_server()).settings,
@@ -211,14 +210,6 @@ def deployment(loop: Loop) -> Iterator[Deployment]:
         for member in members:
             loop.run(member.ready(), READY_WITHIN_S)
         yield Deployment(folder, postgres, Records(loop, postgres.dsn), qdrant, members, instances)
-
-
-def _model(stack: ExitStack) -> str:
-    """The base URL of the scripted model, in a process of its own."""
-    process = stack.enter_context(processes.adlatus("rehearse", "--port", "0"))
-    said = "Rehearsal model on "
-    line = eventually(lambda: [line for line in process.log.splitlines() if line.startswith(said)])[0]
-    return line.removeprefix(said).partition(": ")[0]
 
 
 def _member(folder: Path, name: str, command: str, shared: dict[str, Any], *, sandbox: str) -> Member:
