@@ -30,8 +30,8 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, frames: AsyncGenerator[bytes]) -> None:
-        super().__init__(frames, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+    def __init__(self, frames: AsyncGenerator[bytes], status_code: int = 200) -> None:
+        super().__init__(frames, status_code, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         self._frames = frames
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
