@@ -29,6 +29,9 @@ log = structlog.get_logger(__name__)
 Result = TypeVar("Result")
 
 FLUSH_S = 0.1
+AWAIT_S, LOOK_S = 0.075, 0.04
+"""How long a reader of the table waits once it has read something, and once it has not: all in all, what an executor
+says is heard in another process within 150 ms."""
 PACKED_BYTES = 2**13
 PRUNE_S = 3600.0
 OUTAGE_S = 1.0
@@ -167,10 +170,12 @@ class _Reader:
     run_id: str
     after: int
     look_at: float = 0.0
+    waited: bool = False
     stopped: tuple[int, float] | None = None
 
     def heard(self, last: int) -> None:
-        self.after, self.look_at, self.stopped = last, time.monotonic() + SILENCE_S, None
+        self.after, self.look_at = last, time.monotonic() + SILENCE_S
+        self.waited, self.stopped = False, None
 
     def silent_since(self, state: snapshot.State) -> float:
         """Since when the run has been stopped, as far as this reader knows, without a word more."""
@@ -278,7 +283,9 @@ class EventLog:
                 await changed.wait()
             elif not (frames := await self._look(reader)):
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait() if changed else asyncio.sleep(FLUSH_S), FLUSH_S)
+                    wait_s = LOOK_S if reader.waited else AWAIT_S
+                    reader.waited = True
+                    await asyncio.wait_for(changed.wait() if changed else asyncio.sleep(wait_s), wait_s)
             if frames:
                 yield frames
             if frames.endswith(wire.DONE):
