@@ -6,7 +6,6 @@ fail, and for the reason that the entry expects. Before that all named tests mus
 """
 
 import asyncio
-import multiprocessing
 import re
 import shutil
 import tempfile
@@ -18,14 +17,13 @@ from pathlib import Path
 
 from tests.conftest import scratch_postgres
 from tests.contract.judge import IMPORTED_BEFORE, judge
+from tests.forks import forking
 
 ROOT = Path(__file__).parents[2]
 TESTS = Path("tests") / "contract"
 SIDE_BY_SIDE = 2
 RUN_TIMEOUT_S = 300
 OPTIONS = ("-x", "-vv", "-rf", "--tb=short", "--no-header", "-p", "no:cacheprovider", "-p", "pytest_timeout")
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(list(IMPORTED_BEFORE))
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def tested(copy: Path, tests: list[str], database_url: str) -> str:
     }
     output = copy / "output"
     arguments = [*OPTIONS, *(str(TESTS / test) for test in tests)]
-    process = FORKS.Process(target=judge, args=(copy, output, environment, arguments))
+    process = forking(IMPORTED_BEFORE).Process(target=judge, args=(copy, output, environment, arguments))
     process.start()
     process.join(RUN_TIMEOUT_S)
     process.kill()

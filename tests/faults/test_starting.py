@@ -39,7 +39,7 @@ def test_a_server_that_is_stopped_while_it_starts_stops(
             loop.run(stack.enter_async_context(held_up(database_url)))
             eventually(lambda: loop.run(execute(database, WAITING)), within_s=60)
             server.popen.terminate()
-            eventually(lambda: '"event": "stopping"' in server.log)
+            eventually(lambda: '"event":"stopping"' in server.log)
         assert server.ended() == 0, server.log
         assert "Traceback" not in server.log
         assert "AttributeError" not in server.log

@@ -9,6 +9,7 @@ import pytest
 from adlatus.backends.sandbox.events import Error, Kind, Notice, Status, Stdout
 from adlatus.backends.sandbox.messages import MAX_TEXT
 from adlatus.backends.sandbox.pool import Sandboxes
+from tests.runs.transcripts import eventually
 from tests.sandbox import boxes
 from tests.sandbox.conftest import Thread, execute
 
@@ -217,6 +218,10 @@ def test_a_restart_forgets_variables_and_nothing_else(thread: Thread) -> None:
     assert thread.loop.run(restart()) == {"put.txt"}
 
 
+def written(thread: Thread) -> tuple[bytes, bytes]:
+    return thread.get("program"), thread.get("thread")
+
+
 def test_what_runs_on_in_the_background_is_stopped_between_calls(thread: Thread) -> None:
     thread.run(
         "import subprocess, threading, time\n"
@@ -226,11 +231,11 @@ def test_what_runs_on_in_the_background_is_stopped_between_calls(thread: Thread)
         "time.sleep(0.5)"
     )
     engine, box = thread.sandboxes.engine, thread.box
-    before = thread.get("program"), thread.get("thread")
+    before = eventually(lambda: (found := written(thread)) == written(thread) and found)
     took_s = boxes.processor_s(engine, box)
     time.sleep(0.5)
     assert boxes.processor_s(engine, box) - took_s < 0.05
-    assert (thread.get("program"), thread.get("thread")) == before
+    assert written(thread) == before
     assert all(before)
     thread.run("time.sleep(0.5)")
     assert len(thread.get("program")) > len(before[0])

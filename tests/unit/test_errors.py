@@ -340,6 +340,7 @@ def test_no_error_has_a_status_that_makes_clients_repeat_a_refused_request() -> 
     assert not {408, 409, 429} & set(statuses.values())
     assert {kind for kind, status in statuses.items() if status >= 500} == {
         errors.BadGateway,
+        errors.DatabaseUnavailable,
         errors.InternalError,
         errors.Unavailable,
     }

@@ -28,10 +28,9 @@ class EventStream(StreamingResponse):
     A library's response costs several tasks, locks and timeouts a stream, and a fifth of what a short run takes.
     """
 
-    media_type = "text/event-stream"
-
     def __init__(self, frames: AsyncGenerator[bytes], status_code: int = 200) -> None:
-        super().__init__(frames, status_code, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(frames, status_code, headers, media_type="text/event-stream")
         self._frames = frames
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -3,7 +3,6 @@
 Python needs seconds to import it, in which a process that is killed every few seconds would do nothing else.
 """
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -14,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from adlatus import cli
+from tests.forks import forking
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["__main__", "adlatus.cli", __name__])
+IMPORTED_BEFORE = ("__main__", "adlatus.cli", __name__)
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def adlatus(log_file: Path, arguments: Sequence[str], settings: Mapping[str, Any
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ADLATUS_")}
     environment |= {f"ADLATUS_{name.upper()}": str(value) for name, value in settings.items()}
     log_file.touch()
-    process = _CONTEXT.Process(target=_run, args=(str(log_file), list(arguments), environment))
+    process = forking(IMPORTED_BEFORE).Process(target=_run, args=(str(log_file), list(arguments), environment))
     process.start()
     return Forked(process, log_file)
 
