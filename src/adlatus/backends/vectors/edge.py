@@ -21,7 +21,7 @@ import structlog
 from adlatus.backends.vectors import points
 from adlatus.backends.vectors.edge_engine import HEADER
 from adlatus.backends.vectors.filters import Scalar
-from adlatus.backends.vectors.protocol import Chunk, Hit, Search, Space
+from adlatus.backends.vectors.protocol import FORMAT, Chunk, Hit, Search, Space
 from adlatus.errors import StartupError, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -47,10 +47,10 @@ async def open_edge(folder: Path, *, when_needed: bool = False) -> AsyncIterator
 
 
 def identity(folder: Path) -> str:
-    """What the index of a folder is known by, which is made with it. Raises `StartupError` with advice."""
+    """What the index of a folder is known by in this format, made with it. Raises `StartupError` with advice."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = folder / "id"
+        path = folder / f"id-{FORMAT}"
         with suppress(FileExistsError), path.open("x", encoding="ascii") as file:
             file.write(token_hex(16))
         return path.read_text("ascii")

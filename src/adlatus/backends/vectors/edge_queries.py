@@ -8,7 +8,7 @@ import qdrant_edge as edge
 from adlatus.backends.vectors import points
 from adlatus.backends.vectors.filters import Order, compiled
 from adlatus.backends.vectors.fusion import Ranking
-from adlatus.backends.vectors.points import BM25, DENSE
+from adlatus.backends.vectors.points import BM25, BM25_OF_STORE, DENSE
 from adlatus.backends.vectors.protocol import Chunk, Hit, Search, Space
 
 Condition = edge.FieldCondition | edge.Filter
@@ -59,7 +59,9 @@ def config(space: Space) -> edge.EdgeConfig:
     dense = edge.EdgeVectorParams(space.dimensions, edge.Distance.Cosine, multivector_config=multi)
     return edge.EdgeConfig(
         vectors={DENSE: dense} if space.dimensions else None,
-        sparse_vectors={BM25: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
+        sparse_vectors={
+            name: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf) for name in (BM25, BM25_OF_STORE)
+        },
         hnsw_config=edge.HnswIndexConfig(
             m=points.HNSW_M, ef_construct=100, full_scan_threshold=10_000, payload_m=points.HNSW_PAYLOAD_M
         ),
@@ -77,9 +79,8 @@ def point(space: Space, chunk: Chunk) -> edge.Point:
     vectors: dict[str, Any] = {}
     if chunk.vectors:
         vectors[DENSE] = points.vector_of(space, chunk.vectors)
-    words = points.sparse_of(chunk)
-    if words.indices:
-        vectors[BM25] = edge.SparseVector(words.indices, words.values)
+    for name, words in points.sparse_of(chunk).items():
+        vectors[name] = edge.SparseVector(words.indices, words.values)
     return edge.Point(points.id_of(chunk), vectors, points.payload_of(chunk))
 
 
@@ -92,7 +93,8 @@ def hybrid(shard: edge.EdgeShard, space: Space, search: Search) -> list[Hit]:
         parts[DENSE] = edge.Query.Nearest(vector, using=DENSE), None
     if words is not None:
         of_tenant = edge.SearchParams(idf=edge.IdfParams(corpus=stores))
-        parts[BM25] = edge.Query.Nearest(edge.SparseVector(words.indices, words.values), using=BM25), of_tenant
+        using, asked = points.words_in(search, words)
+        parts[BM25] = edge.Query.Nearest(edge.SparseVector(asked.indices, asked.values), using=using), of_tenant
     if not parts:
         return []
     wanted = stores if search.filter is None else edge.Filter(must=[stores, compiled(search.filter, DIALECT)])

@@ -8,10 +8,16 @@ from uuid import UUID, uuid5
 
 from adlatus.backends.vectors.filters import NUMBERS, TERMS, Scalar, check_depth, number_fields, searchable
 from adlatus.backends.vectors.protocol import Chunk, Search, Space, Vector
-from adlatus.backends.vectors.sparse import Sparse, encodable, encode_document, encode_query
+from adlatus.backends.vectors.sparse import Sparse, encodable, encode_document, encode_query, of_store
 
 DENSE = "dense"
 BM25 = "bm25"
+BM25_OF_STORE = "bm25-of-store"
+"""The words once more, by hashes of the store's own: a search in one store reads lists as long as the store alone.
+
+Words of several stores need the others: a word's rarity is that in all of them together. Vectors of two names, because
+in one the two kinds of hashes could meet within a store.
+"""
 HNSW_M = 0  # no graph over all tenants: every search is within a store,
 HNSW_PAYLOAD_M = 16  # and each store has its own
 MAX_LANGUAGES = 64
@@ -77,9 +83,10 @@ def chunk_of(payload: Mapping[str, Any] | None) -> Chunk:
     )
 
 
-def sparse_of(chunk: Chunk) -> Sparse:
-    """The words of a chunk."""
-    return encode_document(chunk.text, chunk.language)
+def sparse_of(chunk: Chunk) -> dict[str, Sparse]:
+    """The words of a chunk by the names of its sparse vectors; none where it has no word that tells anything."""
+    words = encode_document(chunk.text, chunk.language)
+    return {BM25: words, BM25_OF_STORE: of_store(words, chunk.vector_store_id)} if words.indices else {}
 
 
 def check(space: Space, chunks: Sequence[Chunk]) -> None:
@@ -129,6 +136,12 @@ def halves(space: Space, search: Search) -> tuple[list[float] | list[list[float]
         vector = vector_of(space, [search.vector])
     words = encode_query(search.text, search.languages) if weights is None or weights.text > 0 else None
     return vector, words if words and words.indices else None
+
+
+def words_in(search: Search, words: Sparse) -> tuple[str, Sparse]:
+    """The sparse vector that a search asks, and what for."""
+    stores = set(search.vector_store_ids)
+    return (BM25_OF_STORE, of_store(words, *stores)) if len(stores) == 1 else (BM25, words)
 
 
 def vector_of(space: Space, vectors: Sequence[Vector]) -> list[float] | list[list[float]]:

@@ -13,6 +13,9 @@ Vector = Sequence[float]
 PREFIX = "adlatus-"
 """How the names of all collections begin: a Qdrant server may hold those of others too."""
 
+FORMAT = 2
+"""What is kept of a chunk; another format has other collections, and files are indexed again for it."""
+
 
 @dataclass(frozen=True)
 class Space:
@@ -29,7 +32,7 @@ class Space:
     @property
     def collection(self) -> str:
         """The name of its collection, the same in every process."""
-        told = f"{self.model} {self.dimensions} {self.late_interaction}"
+        told = f"{self.model} {self.dimensions} {self.late_interaction} {FORMAT}"
         slug = sub(r"[^a-z0-9]+", "-", self.model.lower()).strip("-")[:40] or "keywords"
         return f"{PREFIX}{slug}-{self.dimensions}-{sha256(told.encode(errors='replace')).hexdigest()[:8]}"
 

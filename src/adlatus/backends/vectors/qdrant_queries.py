@@ -8,11 +8,11 @@ from qdrant_client import AsyncQdrantClient, models
 from adlatus.backends.vectors import points
 from adlatus.backends.vectors.filters import Order, compiled
 from adlatus.backends.vectors.fusion import Ranking
-from adlatus.backends.vectors.points import BM25, DENSE
+from adlatus.backends.vectors.points import BM25, BM25_OF_STORE, DENSE
 from adlatus.backends.vectors.protocol import Chunk, Hit, Search, Space
 
 Condition = models.FieldCondition | models.Filter
-_Part = tuple[models.NearestQuery, models.SearchParams | None]
+_Part = tuple[str, models.NearestQuery, models.SearchParams | None]
 
 
 class QdrantDialect:
@@ -59,7 +59,8 @@ def vectors(space: Space) -> tuple[dict[str, models.VectorParams], dict[str, mod
         models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM) if space.late_interaction else None
     )
     dense = models.VectorParams(size=space.dimensions or 1, distance=models.Distance.COSINE, multivector_config=multi)
-    return {DENSE: dense} if space.dimensions else {}, {BM25: models.SparseVectorParams(modifier=models.Modifier.IDF)}
+    words = {name: models.SparseVectorParams(modifier=models.Modifier.IDF) for name in (BM25, BM25_OF_STORE)}
+    return {DENSE: dense} if space.dimensions else {}, words
 
 
 def schema() -> dict[str, Any]:
@@ -73,9 +74,8 @@ def point(space: Space, chunk: Chunk) -> models.PointStruct:
     named: dict[str, Any] = {}
     if chunk.vectors:
         named[DENSE] = points.vector_of(space, chunk.vectors)
-    words = points.sparse_of(chunk)
-    if words.indices:
-        named[BM25] = models.SparseVector(indices=words.indices, values=words.values)
+    for name, words in points.sparse_of(chunk).items():
+        named[name] = models.SparseVector(indices=words.indices, values=words.values)
     return models.PointStruct(id=points.id_of(chunk), vector=named, payload=points.payload_of(chunk))
 
 
@@ -85,18 +85,19 @@ async def hybrid(client: AsyncQdrantClient, space: Space, search: Search) -> lis
     stores = of_stores(search.vector_store_ids)
     parts: dict[str, _Part] = {}
     if vector is not None:
-        parts[DENSE] = models.NearestQuery(nearest=vector), None
+        parts[DENSE] = DENSE, models.NearestQuery(nearest=vector), None
     if words is not None:
-        sparse = models.SparseVector(indices=words.indices, values=words.values)
+        using, asked = points.words_in(search, words)
+        sparse = models.SparseVector(indices=asked.indices, values=asked.values)
         of_tenant = models.SearchParams(idf=models.IdfCorpusParams(corpus=stores))
-        parts[BM25] = models.NearestQuery(nearest=sparse), of_tenant
+        parts[BM25] = using, models.NearestQuery(nearest=sparse), of_tenant
     if not parts:
         return []
     wanted = stores if search.filter is None else models.Filter(must=[stores, compiled(search.filter, DIALECT)])
     limit = points.to_find(search, len(parts))
     requests = [
         models.QueryRequest(query=query, using=using, filter=wanted, params=params, limit=limit, with_payload=False)
-        for using, (query, params) in parts.items()
+        for using, query, params in parts.values()
     ]
     answers = await client.query_batch_points(space.collection, requests)
     ranking = Ranking.of(search, dict(zip(parts, (answer.points for answer in answers), strict=True)))

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from zlib import crc32
 
 from qdrant_edge import Bm25, Bm25Config, DisabledStemmer, StopwordsSet, TokenizerType
 
@@ -42,6 +43,15 @@ def encode_query(text: str, languages: Iterable[str]) -> Sparse:
     for language in {*languages} - {own}:
         indices.update(_encoder(language).embed_query(told).indices)
     return Sparse(sorted(indices), [1.0] * len(indices))
+
+
+def of_store(words: Sparse, vector_store_id: str) -> Sparse:
+    """The same weights by hashes of the store's own: different words stay different, other stores have others.
+
+    Where two stores' hashes meet after all, the filter on the store tells them apart.
+    """
+    own = crc32(vector_store_id.encode(errors="replace"))
+    return Sparse([index ^ own for index in words.indices], words.values)
 
 
 def coverage(query: str, document: str, language: str) -> float:
