@@ -219,7 +219,9 @@ def _check_followed(turn: Turn, followed: Followed, run: Json, steps: list[Json]
     last = [
         event.payload for event in followed.events if event.name.startswith("thread.run.") and _is_run(event.payload)
     ]
-    assert last[-1]["status"] == run["status"]
+    # A stream that ends where the run waits for its client does not hear of a cancel that comes after it
+    may_have_paused = {"requires_action"} if run["status"] in ("cancelled", "expired") else set()
+    assert last[-1]["status"] in {run["status"], *may_have_paused}, turn
 
 
 def _is_run(payload: Any) -> bool:
