@@ -163,7 +163,7 @@ async def submit_tool_outputs(
     if expired:
         events.append(run_id, *expired)
         raise _refused_outputs(RunStatus.EXPIRED)
-    return await _told(events, queued, frames)
+    return await _told(events, queued, frames, stored=True)
 
 
 async def _expired(tx: Transaction, run: Row) -> tuple[int, list[bytes]] | None:
@@ -284,11 +284,14 @@ async def _told_of_creation(events: EventLog, row: Row, first: list[bytes]) -> Q
     )
 
 
-async def _told(events: EventLog, row: Row, frames: list[bytes]) -> Queued:
-    """Tell of what a command did, under the attempt before the one of the executor."""
+async def _told(events: EventLog, row: Row, frames: list[bytes], *, stored: bool = False) -> Queued:
+    """Tell of what a command did, under the attempt before the one of the executor. `stored` frames need no haste."""
     run, attempt = Run.of(row), row["attempt"]
     if row["lease_token"] is None:
-        await events.tell(run.id, attempt, frames)
+        if stored:
+            events.append(run.id, attempt, frames)
+        else:
+            await events.tell(run.id, attempt, frames)
         return Queued(run, None, attempt << 32)
     events.execute(run.id, attempt - 1)  # from here on, so that readers need not look at the table in between
     events.append(run.id, attempt - 1, frames)
