@@ -48,11 +48,12 @@ SELECT $1 || '_step_' || i, 'default', $1, $1 || '_run_' || i, i, 'asst_1', 'mes
 async def _fill(database: Database, length: int) -> Run:
     """A thread, and a run that is to be answered on it: a copy of its last."""
     thread_id = f"thread_{length}"
-    pool = database._pool
-    await pool.execute(_THREAD, thread_id)
+    connection = await database.pool.borrow()
+    await connection.execute(_THREAD, thread_id)
     for statement in (_RUNS, _MESSAGES, _STEPS):
-        await pool.execute(statement.replace("$2", str(length)), thread_id)
-    row: Row = await pool.fetchrow("SELECT * FROM runs WHERE thread_id = $1 LIMIT 1", thread_id)
+        await connection.execute(statement.replace("$2", str(length)), thread_id)
+    row: Row = await connection.fetchrow("SELECT * FROM runs WHERE thread_id = $1 LIMIT 1", thread_id)
+    database.pool.give_back(connection)
     return Run.of({**row, "id": "run_new"})
 
 
@@ -76,7 +77,9 @@ async def main() -> None:
         async with embedded_postgres(Path(folder) / "data") as server:
             await migrate.upgrade(server.dsn)
             async with open_database(server.dsn) as database:
-                await database._pool.execute("INSERT INTO projects (id) VALUES ('default')")
+                connection = await database.pool.borrow()
+                await connection.execute("INSERT INTO projects (id) VALUES ('default')")
+                database.pool.give_back(connection)
                 runs = {length: await _fill(database, length) for length in LENGTHS}
                 for window in WINDOWS:
                     for length, run in runs.items():

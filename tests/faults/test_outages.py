@@ -11,7 +11,7 @@ from sqlalchemy import select, text
 
 from adlatus.backends.wakeup import listen
 from adlatus.errors import DatabaseUnavailable
-from adlatus.store import db, leases
+from adlatus.store import leases
 from adlatus.store.db import Database, open_database
 from adlatus.store.leases import WAKE_CHANNEL
 from adlatus.store.tables import projects
@@ -179,13 +179,10 @@ def test_runs_in_every_state_live_through_half_a_minute_without_a_database(
 # --- Connections
 
 
-def test_connections_whose_other_end_is_gone_are_replaced_all_at_once(
-    loop: Loop, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(db, "ANSWER_S", 0.5)
+def test_connections_whose_other_end_is_gone_are_replaced_all_at_once(loop: Loop, database_url: str) -> None:
 
     async def scenario(proxy: Proxy, dsn: str) -> None:
-        async with open_database(dsn, max_connections=3) as database:
+        async with open_database(dsn, max_connections=3, answer_s=0.5) as database:
 
             async def use_all() -> None:
                 async with database.transaction() as a, database.transaction() as b, database.transaction() as c:
@@ -202,13 +199,10 @@ def test_connections_whose_other_end_is_gone_are_replaced_all_at_once(
         loop.run(scenario(proxy, dsn))
 
 
-def test_who_waits_too_long_for_a_connection_is_told(
-    loop: Loop, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(db, "WAIT_S", 0.2)
+def test_who_waits_too_long_for_a_connection_is_told(loop: Loop, database_url: str) -> None:
 
     async def scenario() -> None:
-        async with open_database(database_url, max_connections=1) as database:
+        async with open_database(database_url, max_connections=1, wait_s=0.2) as database:
             async with database.transaction():
                 with pytest.raises(DatabaseUnavailable):
                     await database.fetch(select(projects))
@@ -217,10 +211,7 @@ def test_who_waits_too_long_for_a_connection_is_told(
     loop.run(scenario())
 
 
-def test_a_transaction_that_hangs_is_cut_off_and_changes_nothing(
-    loop: Loop, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(db, "ANSWER_S", 0.5)
+def test_a_transaction_that_hangs_is_cut_off_and_changes_nothing(loop: Loop, database_url: str) -> None:
     add = text("INSERT INTO projects (id) VALUES ('half')")
 
     async def scenario(proxy: Proxy, dsn: str) -> None:
@@ -230,7 +221,7 @@ def test_a_transaction_that_hangs_is_cut_off_and_changes_nothing(
                 proxy.hang()
                 await tx.fetch(select(projects))
 
-        async with open_database(dsn, max_connections=1) as database:
+        async with open_database(dsn, max_connections=1, answer_s=0.5) as database:
             with pytest.raises(DatabaseUnavailable):
                 await hang_in_the_middle(database)
             proxy.pass_on()

@@ -31,6 +31,7 @@ from tests.runs.searching import (
     store_of,
     upload,
 )
+from tests.runs.stored import execute
 from tests.runs.transcripts import (
     DONE,
     OPENING,
@@ -195,19 +196,22 @@ def _follow(talk: Conversation, run_id: str) -> list[Event]:
 @contextmanager
 def _held_up(librarian: Server) -> Iterator[None]:
     """No search comes to an end until the block is left: the database keeps it from noting that stores are used."""
-    pool = librarian.resources.database._pool
+    pool = librarian.resources.database.pool
 
     async def hold() -> Any:
-        connection = await pool.acquire()
+        connection = await pool.borrow()
         await connection.execute("BEGIN; LOCK TABLE vector_stores IN SHARE MODE")
         return connection
+
+    async def give_back(connection: Any) -> None:
+        await connection.execute("ROLLBACK")
+        pool.give_back(connection)
 
     connection = librarian.loop.run(hold())
     try:
         yield
     finally:
-        librarian.loop.run(connection.execute("ROLLBACK"))
-        librarian.loop.run(pool.release(connection))
+        librarian.loop.run(give_back(connection))
 
 
 def _told(events: Iterator[Event], name: str) -> Event:
@@ -406,7 +410,7 @@ LOSE = "UPDATE runs SET lease_token = 'lost', lease_expires_at = now() - interva
 
 
 def _execute(librarian: Server, sql: str, *values: str) -> None:
-    librarian.loop.run(librarian.resources.database._pool.execute(sql, *values))
+    librarian.loop.run(execute(librarian.resources.database, sql, *values))
 
 
 def test_a_run_waits_for_the_files_of_its_thread(librarian: Server, http: httpx.Client, foods: tuple[str, str]) -> None:

@@ -7,7 +7,7 @@ CPU on an AsyncEngine, asyncpg itself takes 60.
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import asyncpg
@@ -18,34 +18,20 @@ from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.types import TypeEngine
 
 from adlatus.errors import DatabaseUnavailable
+from adlatus.store.pool import ANSWERS_S, GONE, WAIT_S, Pool, answers
 
 log = structlog.get_logger(__name__)
 
 Row = Mapping[str, Any]
 """A row: its columns by name."""
 
-WAIT_S = 30.0
-"""How long to wait for a connection where all are in use."""
 CONNECT_S = 6.0
 """How long the server may take to open one."""
 ANSWER_S = 10.0
 """How long a statement may take: less than a lease lasts, so that a heartbeat can be sent again in time."""
-_RELEASE_S = 1.0
-"""How long to wait for the server to give up what nobody waits for any more, before the connection is cut."""
+_CLOSE_S = 5.0
 
 _DIALECT = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
-_GONE = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # a connection that the server has just closed
-    asyncpg.OperatorInterventionError,  # starts up, shuts down, a statement's timeout
-    asyncpg.InsufficientResourcesError,  # disk full, out of memory, too many connections
-    asyncpg.ReadOnlySQLTransactionError,  # while it is switched to its standby
-    asyncpg.TransactionRollbackError,  # a deadlock
-    asyncpg.LockNotAvailableError,  # a lock's timeout
-)
 
 
 class Connection(Protocol):
@@ -70,14 +56,14 @@ class _OnConnection:
         sql, values = _bind(statement, params)
         try:
             return list(await self._target.fetch(sql, *values))
-        except _GONE as error:
+        except GONE as error:
             raise _unavailable(error) from error
 
     async def fetch_row(self, statement: ClauseElement, **params: object) -> Row | None:
         sql, values = _bind(statement, params)
         try:
             row: Row | None = await self._target.fetchrow(sql, *values)
-        except _GONE as error:
+        except GONE as error:
             raise _unavailable(error) from error
         return row
 
@@ -92,43 +78,45 @@ class Database:
     Raises `DatabaseUnavailable` where the server does not answer, or hangs, or all connections stay in use.
     """
 
-    def __init__(self, pool: asyncpg.Pool, dsn: str) -> None:
-        self._pool = pool
-        self._in_use = 0
+    def __init__(self, pool: Pool, dsn: str) -> None:
+        self.pool = pool
         self.dsn = dsn
 
     async def fetch(self, statement: ClauseElement, **params: object) -> list[Row]:
         """All rows of a statement."""
         sql, values = _bind(statement, params)
-        connection = await self._acquire()
+        connection, answered = await self._borrow(), False
         try:
-            return list(await connection.fetch(sql, *values))
-        except _GONE as error:
+            rows = list(await connection.fetch(sql, *values))
+            answered = True
+            return rows
+        except GONE as error:
             raise await self._gone(connection, error) from error
         finally:
-            await self._release(connection)
+            self.pool.give_back(connection, sure=answered)
 
     async def fetch_row(self, statement: ClauseElement, **params: object) -> Row | None:
         """The first row of a statement, if there is one."""
         sql, values = _bind(statement, params)
-        connection = await self._acquire()
+        connection, answered = await self._borrow(), False
         try:
             row: Row | None = await connection.fetchrow(sql, *values)
+            answered = True
             return row
-        except _GONE as error:
+        except GONE as error:
             raise await self._gone(connection, error) from error
         finally:
-            await self._release(connection)
+            self.pool.give_back(connection, sure=answered)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """A transaction on a connection of its own; never hold one while waiting for anything but the database."""
-        connection = await self._acquire()
+        connection, committed = await self._borrow(), False
         try:
             transaction = connection.transaction()
             try:
                 await transaction.start()
-            except _GONE as error:
+            except GONE as error:
                 raise await self._gone(connection, error) from error
             try:
                 yield Transaction(connection)
@@ -139,81 +127,53 @@ class Database:
                 raise
             try:
                 await transaction.commit()
-            except _GONE as error:
+            except GONE as error:
                 raise await self._gone(connection, error) from error
+            committed = True
         finally:
-            await self._release(connection)
+            self.pool.give_back(connection, sure=committed)
 
-    async def _acquire(self) -> Any:
+    async def _borrow(self) -> asyncpg.Connection:
         """A connection of the pool; where all are in use, the next that is given back."""
-        self._in_use += 1
         try:
-            if self._in_use <= self._pool.get_max_size():
-                return await self._pool.acquire()
-            async with asyncio.timeout(WAIT_S):
-                return await self._pool.acquire()
-        except BaseException as error:
-            self._in_use -= 1
-            if isinstance(error, _GONE):
-                raise _unavailable(error, "to connect") from error
-            raise
+            return await self.pool.borrow()
+        except GONE as error:
+            raise _unavailable(error, "to connect") from error
 
-    async def _release(self, connection: Any) -> None:
-        self._in_use -= 1
-        with suppress(*_GONE):  # it is cut then
-            await self._pool.release(connection, timeout=_RELEASE_S)
-
-    async def _gone(self, connection: Any, error: BaseException) -> DatabaseUnavailable:
+    async def _gone(self, connection: asyncpg.Connection, error: BaseException) -> DatabaseUnavailable:
         await self._suspect(connection, error)
         return _unavailable(error)
 
-    async def _suspect(self, connection: Any, error: BaseException | None) -> None:
+    async def _suspect(self, connection: asyncpg.Connection, error: BaseException | None) -> None:
         """A connection that is dead takes the others with it: they may be as dead."""
-        if isinstance(error, TimeoutError) and not await _answers(connection):
-            await self._pool.expire_connections()
+        if isinstance(error, TimeoutError) and not await answers(connection):
+            self.pool.distrust()
 
 
-async def _answers(connection: Any) -> bool:
-    """Whether a server that took too long is slow only: then it gives up what nobody waits for any more."""
-    try:
-        async with asyncio.timeout(_RELEASE_S):
-            await connection.execute("SELECT 1")
-    except _GONE:
-        return False
-    return True
-
-
-async def _roll_back(connection: Any, transaction: Any) -> None:
+async def _roll_back(connection: asyncpg.Connection, transaction: Any) -> None:
     """Undo what a transaction has done. A server that does not answer does so itself, once the connection is cut."""
     try:
-        async with asyncio.timeout(_RELEASE_S):
+        async with asyncio.timeout(ANSWERS_S):
             await transaction.rollback()
-    except _GONE:
+    except GONE:
         with suppress(asyncpg.InterfaceError):  # it is cut already
             connection.terminate()
 
 
 @asynccontextmanager
-async def open_database(dsn: str, *, max_connections: int = 16) -> AsyncIterator[Database]:
-    """A pool on `dsn` (`postgresql://…`). Raises `OSError` or an asyncpg error if the server does not let us in."""
-    pool = await asyncpg.create_pool(
-        plain_dsn(dsn),
-        min_size=1,
-        max_size=max_connections,
-        command_timeout=ANSWER_S,
-        timeout=CONNECT_S,
-        init=_prepare,
-        reset=_no_reset,
-        server_settings={"application_name": "adlatus", "timezone": "UTC"},
-    )
+async def open_database(
+    dsn: str, *, max_connections: int = 16, answer_s: float = ANSWER_S, wait_s: float = WAIT_S
+) -> AsyncIterator[Database]:
+    """A pool on `dsn` (`postgresql://…`). Raises `OSError` or an asyncpg error if the server does not let us in.
+
+    A statement may take `answer_s`, and wait `wait_s` for a connection.
+    """
+    pool = Pool(partial(_connect, plain_dsn(dsn), answer_s), max_connections, wait_s=wait_s)
     try:
+        pool.give_back(await pool.borrow())
         yield Database(pool, dsn)
     finally:
-        try:
-            async with asyncio.timeout(5):
-                await pool.close()
-        except TimeoutError:
-            pool.terminate()
+        await pool.close(_CLOSE_S)
 
 
 def plain_dsn(dsn: str) -> str:
@@ -222,10 +182,21 @@ def plain_dsn(dsn: str) -> str:
     return f"{scheme.partition('+')[0]}://{rest}"
 
 
-async def _prepare(connection: asyncpg.Connection) -> None:
-    # Compiling takes longer than any statement here; by a statement, because poolers refuse it when connecting
-    await connection.execute("SET jit = off")
-    await _use_orjson(connection)
+async def _connect(dsn: str, answer_s: float) -> asyncpg.Connection:
+    connection = await asyncpg.connect(
+        dsn,
+        command_timeout=answer_s,
+        timeout=CONNECT_S,
+        server_settings={"application_name": "adlatus", "timezone": "UTC"},
+    )
+    try:
+        # Compiling takes longer than any statement here; by a statement, because poolers refuse it when connecting
+        await connection.execute("SET jit = off")
+        await _use_orjson(connection)
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
 
 
 async def _use_orjson(connection: asyncpg.Connection) -> None:
@@ -233,10 +204,6 @@ async def _use_orjson(connection: asyncpg.Connection) -> None:
         await connection.set_type_codec(
             name, schema="pg_catalog", encoder=lambda value: orjson.dumps(value).decode(), decoder=orjson.loads
         )
-
-
-async def _no_reset(_connection: asyncpg.Connection) -> None:
-    """Nothing here changes a session's state, so nothing has to be reset: that saves a round trip per statement."""
 
 
 _SILENT = "The database does not answer at the moment. Try again in a second."
