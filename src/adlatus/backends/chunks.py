@@ -1,12 +1,15 @@
 """A streamed answer as model servers send it, read into chunks. Knows neither endpoints nor retries."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Self
 
 import aiohttp
 import orjson
 
 from adlatus.backends import faults
+from adlatus.backends.alike import Alike
 from adlatus.backends.refusals import ModelError
 from adlatus.backends.upstreams import TRANSPORT_ERRORS, Answer
 from adlatus.wire.common import Json
@@ -14,8 +17,8 @@ from adlatus.wire.common import Json
 _GAVE_UP = {"abort", "error"}
 """Finish reasons of an answer that is not whole although its stream ends in good order: vLLM's, and OpenRouter's."""
 
-Chunk = Json
-"""One `chat.completion.chunk`, as the upstream sent it."""
+Chunk = Json | str
+"""One `chat.completion.chunk`, as the upstream sent it; of one that adds text and nothing else it may be the text."""
 
 READ_ON_S = 0.25
 """How long the end of a body is waited for after `[DONE]`. It is what lets the connection be used again."""
@@ -37,13 +40,16 @@ class Reading:
         self.gave_up: str | None = None
         self.fault: ModelError | None = None
         self._lines = _Lines()
+        self._alike = Alike()
 
-    def feed(self, piece: bytes) -> list[Chunk]:
+    def feed(self, piece: bytes) -> Sequence[Chunk]:
         """The chunks in a piece of the body, none of it being its end. Raises `ModelError` where it is too long."""
         self.over = not piece
         payloads = self._lines.feed(piece) if piece else self._lines.end()
         if not payloads:
             return []
+        if texts := self._alike.texts(payloads):
+            return texts
         chunks, self.done, self.fault = parse(payloads)
         self.begun = self.begun or any("choices" in chunk for chunk in chunks)
         if reasons := [reason for chunk in chunks if (reason := finish_reason(chunk))]:
@@ -52,6 +58,8 @@ class Reading:
         if self.done or self.fault:
             self.over = True
             self.finished = self.finished or (self.done and self.begun)
+        else:
+            self._alike.learn(payloads[-1], chunks[-1])
         return chunks
 
 
@@ -101,6 +109,41 @@ def _payload(line: bytes) -> bytes:
     return b""
 
 
+class Pieces:
+    """The pieces of a body as they come, with one timer for all of them; only time that is spent waiting counts.
+
+    Raises `aiohttp.SocketTimeoutError` after a silence of `timeout_s`.
+    """
+
+    def __init__(self, body: aiohttp.StreamReader, timeout_s: float) -> None:
+        self._body = body
+        self._timeout_s = timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._waits_since: float | None = None
+        self._timer = self._loop.call_later(timeout_s, self._look)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    async def next(self) -> bytes:
+        """The next piece; empty at the end."""
+        self._waits_since = self._loop.time()
+        piece = await self._body.readany()
+        self._waits_since = None
+        return piece
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        silent_s = 0.0 if self._waits_since is None else now - self._waits_since
+        if silent_s >= self._timeout_s:
+            self._body.set_exception(aiohttp.SocketTimeoutError("nothing came for too long"))
+        else:
+            self._timer = self._loop.call_later(self._timeout_s - silent_s, self._look)
+
+
 async def read_on(body: aiohttp.StreamReader) -> None:
     """Read to the end of the body, which comes at once unless the server has more to do."""
     with suppress(TimeoutError, *TRANSPORT_ERRORS):
@@ -109,9 +152,9 @@ async def read_on(body: aiohttp.StreamReader) -> None:
                 pass
 
 
-def parse(lines: list[bytes]) -> tuple[list[Chunk], bool, ModelError | None]:
+def parse(lines: list[bytes]) -> tuple[list[Json], bool, ModelError | None]:
     """The chunks up to the end of the answer or the first fault in it, whether it has ended, and the fault."""
-    chunks: list[Chunk] = []
+    chunks: list[Json] = []
     for line in lines:
         if line == b"[DONE]":
             return chunks, True, None
@@ -128,7 +171,7 @@ def parse(lines: list[bytes]) -> tuple[list[Chunk], bool, ModelError | None]:
     return chunks, False, None
 
 
-def finish_reason(chunk: Chunk) -> str | None:
+def finish_reason(chunk: Json) -> str | None:
     """Why the answer ends, in the chunk that says so."""
     choices = chunk.get("choices")
     for choice in choices if isinstance(choices, list) else ():

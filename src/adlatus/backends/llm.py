@@ -5,7 +5,7 @@ Owns retries; what answers look like is `chunks`, what refusals mean is `refusal
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from itertools import count
 
 import aiohttp
@@ -13,10 +13,19 @@ import httpx
 import orjson
 import structlog
 
-from adlatus.backends.chunks import Chunk, Reading, is_stream, read_on
+from adlatus.backends.chunks import Chunk, Pieces, Reading, is_stream, read_on
 from adlatus.backends.refusals import Again, ModelError, not_a_model, not_whole, refusal, wait_before
 from adlatus.backends.routing import Endpoint, Route, Routing
-from adlatus.backends.upstreams import TRANSPORT_ERRORS, Clients, Head, beginning, headers_of, the, unreachable
+from adlatus.backends.upstreams import (
+    CONNECT_S,
+    TRANSPORT_ERRORS,
+    Clients,
+    Head,
+    beginning,
+    headers_of,
+    the,
+    unreachable,
+)
 from adlatus.wire.common import Json
 
 log = structlog.get_logger(__name__)
@@ -33,6 +42,9 @@ LIST_BYTES = 4 * 2**20
 ERROR_BYTES = 2**16
 """What is read of a list of models, and of the body of an error."""
 
+_UNTIMED = aiohttp.ClientTimeout(sock_connect=CONNECT_S)
+"""Silences are timed here: a timer for each piece of a body costs a seventh of what reading it does."""
+
 _ACCEPT = {"accept": "text/event-stream, application/json"}
 
 
@@ -43,7 +55,7 @@ class Llm:
         self._clients = clients
         self.routing = routing
 
-    async def stream(self, route: Route, request: Json) -> AsyncGenerator[list[Chunk]]:
+    async def stream(self, route: Route, request: Json) -> AsyncGenerator[Sequence[Chunk]]:
         """The chunks of an answer, in the batches in which they arrive.
 
         429, 5xx and connection errors are tried again with backoff as long as nothing has arrived, a server that is
@@ -87,7 +99,7 @@ class Llm:
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise not_a_model(endpoint, response) from error
 
-    async def _attempt(self, route: Route, request: Json) -> AsyncGenerator[list[Chunk]]:
+    async def _attempt(self, route: Route, request: Json) -> AsyncGenerator[Sequence[Chunk]]:
         endpoint = route.endpoint
         answering, answer = False, Reading()
         asking = self._clients.session(endpoint).post(
@@ -95,23 +107,29 @@ class Llm:
             data=orjson.dumps(request),
             headers=headers_of(endpoint) | _ACCEPT,
             allow_redirects=False,
+            timeout=_UNTIMED,
         )
         try:
-            async with asking as response:
+            async with asyncio.timeout(endpoint.timeout_s):
+                response = await asking
+            async with response:
                 head, body = Head(response.status, response.headers), response.content
                 if head.status_code != httpx.codes.OK:
-                    raise refusal(head, await beginning(body.iter_any(), ERROR_BYTES), endpoint, route.model)
+                    async with asyncio.timeout(endpoint.timeout_s):
+                        said = await beginning(body.iter_any(), ERROR_BYTES)
+                    raise refusal(head, said, endpoint, route.model)
                 answering = True
-                while not answer.over:
-                    if chunks := answer.feed(await body.readany()):
-                        yield chunks
-                    if answer.fault:
-                        raise answer.fault if answer.fault.code == "invalid_prompt" else Again(answer.fault)
+                with Pieces(body, endpoint.timeout_s) as pieces:
+                    while not answer.over:
+                        if chunks := answer.feed(await pieces.next()):
+                            yield chunks
+                        if answer.fault:
+                            raise answer.fault if answer.fault.code == "invalid_prompt" else Again(answer.fault)
                 if answer.done:
                     await read_on(body)
                 if not answer.begun and not is_stream(head):
                     raise not_a_model(endpoint, head)
-        except aiohttp.SocketTimeoutError as error:
+        except TimeoutError as error:
             raise Again(ModelError(f"{the(endpoint)} did not answer in time.", "server_error")) from error
         except TRANSPORT_ERRORS as error:
             if not answering:

@@ -105,10 +105,13 @@ class Turn:
         """The place of a part in the content, which does not change once a piece of it was given."""
         return len(self.images) + list(self._parts).index(part)
 
-    def fold(self, chunks: Iterable[Json]) -> list[Piece]:
-        """Add chunks; returns the pieces that they brought, in order."""
+    def fold(self, chunks: Iterable[Json | str]) -> list[Piece]:
+        """Add chunks, or the texts of those that have nothing else; returns the pieces that they brought, in order."""
         new: list[Piece] = []
         for chunk in chunks:
+            if isinstance(chunk, str):
+                self._add_text(chunk, new)
+                continue
             if choice := _first(chunk.get("choices")):
                 # Where an endpoint overlooks that a stream was asked for, `message` has it all
                 delta = choice.get("delta") or choice.get("message")
@@ -132,11 +135,7 @@ class Turn:
         if self.calls:
             delta = self._without_afterthought(delta)
         if content := delta.get("content"):
-            text = text_of(content) or _joined(content)
-            if not self._thinking.over:
-                text = self._thinking.filter(text)
-            if text:
-                new += self._spoken(text)
+            self._add_text(text_of(content) or _joined(content), new)
             if len(delta) == 1:
                 return
         if refusal := text_of(delta.get("refusal")):
@@ -150,6 +149,15 @@ class Turn:
             if self.calls and not had_called:
                 new += self._end_of_text()
             new += called
+
+    def _add_text(self, text: str, new: list[Piece]) -> None:
+        if self.calls:
+            self._thinking.hidden.append(text)
+            return
+        if not self._thinking.over:
+            text = self._thinking.filter(text)
+        if text:
+            new += self._spoken(text)
 
     def _without_afterthought(self, delta: Json) -> Json:
         """The delta without words: a turn ends with its calls, and what models mumble after them is not shown."""
