@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
 
 from adlatus import __version__
 from adlatus.api import (
@@ -26,6 +27,7 @@ from adlatus.api import (
     uploads,
     vector_stores,
 )
+from adlatus.api.deps import BODY_SEND
 from adlatus.api.middleware import GuardKeyless, Observe
 from adlatus.backends.vectors.edge import EdgeIndex
 from adlatus.backends.vectors.elsewhere import ElsewhereIndex
@@ -65,7 +67,7 @@ def create_app(settings: Settings, *, resources: Resources | None = None, execut
             app.state.worker = worker
             yield
 
-    app = FastAPI(
+    app = _App(
         title="Adlatus",
         version=__version__,
         description="The OpenAI Assistants API v2, self-hosted.",
@@ -91,6 +93,14 @@ def create_app(settings: Settings, *, resources: Resources | None = None, execut
             expose_headers=["x-request-id", "openai-processing-ms"],
         )
     return app
+
+
+class _App(FastAPI):
+    """Keeps how bodies are sent from before all layers: those want the heads of answers only."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[BODY_SEND] = send
+        await super().__call__(scope, receive, send)
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from adlatus.store import events as log
+from adlatus.store.channel import KEPT_BYTES
 from adlatus.store.db import Database
 from adlatus.store.events import EventLog
 from adlatus.wire import events as wire
@@ -37,7 +38,7 @@ def test_what_is_written_of_a_run_leaves_memory_while_it_goes_on(loop: Loop, dat
             await events.write()
             [channel] = events._channels.values()
             held.append(sum(map(len, channel.frames)))
-        assert max(held) <= log.KEPT_BYTES
+        assert max(held) <= KEPT_BYTES
         late = asyncio.create_task(read(events.follow(lease.run_id)))
         events.append(lease.run_id, 1, [FRAME, wire.DONE])
         pieces = [first, *[piece async for piece in slow]]

@@ -7,7 +7,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from adlatus.api.deps import BODY_SEND, SEEN
+from adlatus.api.deps import SEEN
 from adlatus.errors import ApiError, Forbidden, InternalError, InvalidRequest, body
 from adlatus.ids import new_request_id
 from adlatus.settings import host_name, is_loopback
@@ -30,7 +30,7 @@ class Observe:
             return
         request_id, begun = new_request_id(), time.perf_counter()
         status, seconds = 0, 0.0
-        scope[SEEN], scope[BODY_SEND] = {}, send
+        scope[SEEN] = {}
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status, seconds

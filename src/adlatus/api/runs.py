@@ -1,5 +1,7 @@
 """/v1/threads/{thread_id}/runs, /v1/threads/runs"""
 
+from functools import partial
+
 from fastapi import Response
 
 from adlatus.api import sse
@@ -73,6 +75,7 @@ async def create_run(
                 include=include,
                 expires_after_s=opened.settings.run_expires_after_s,
                 claim=worker.offer() if worker else None,
+                seen=opened.seen,
             )
             break
         except commands.ActiveRun as refused:
@@ -104,7 +107,7 @@ async def follow_run(
 ) -> Response:
     """Follow the events of a run from a number on, up to the next end of its stream."""
     await rows.get(opened.database, runs, "run", run_id, project_id=project, thread_id=thread_id)
-    return sse.EventStream(opened.events.follow(run_id, after))
+    return sse.EventStream(partial(opened.events.follow, run_id, after))
 
 
 @router.post("/threads/{thread_id}/runs/{run_id}", response_model=Run)
@@ -149,5 +152,5 @@ def _started(opened: Opened, worker: WorkerHere, queued: commands.Queued, *, str
     if queued.lease and worker:
         worker.start(queued.lease)
     if stream:
-        return sse.EventStream(opened.events.follow(queued.run.id, queued.after))
+        return sse.EventStream(partial(opened.events.follow, queued.run.id, queued.after))
     return json_response(queued.run.json_bytes())

@@ -1,7 +1,7 @@
 """Streams: ready bytes from the event log to the client. Closing the client stops the reading, not the run."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -10,6 +10,8 @@ from starlette.types import Receive, Scope, Send
 
 from adlatus.api.deps import BODY_SEND
 from adlatus.api.leaving import until_client_leaves
+from adlatus.api.stepping import begun
+from adlatus.store.channel import Push
 
 _EVENTS: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 STREAMED: dict[int | str, dict[str, Any]] = {200: {**_EVENTS, "description": "The run, or its events"}}
@@ -18,6 +20,9 @@ STREAMED: dict[int | str, dict[str, Any]] = {200: {**_EVENTS, "description": "Th
 FOLLOWED: dict[int | str, dict[str, Any]] = {200: {**_EVENTS, "description": "The run's events"}}
 """What the documentation says of a route that always streams."""
 
+Follow = Callable[[Push], AsyncGenerator[bytes]]
+"""The frames of a stream; as many as may be are pushed instead."""
+
 PING_S = 15.0
 _PING = b": keep-alive\n\n"
 
@@ -25,22 +30,26 @@ _PING = b": keep-alive\n\n"
 class EventStream(StreamingResponse):
     """Sends complete frames as they come, and every 15 seconds a comment, so that no proxy takes silence for the end.
 
-    A library's response costs several tasks, locks and timeouts a stream, and a fifth of what a short run takes.
+    `follow` is given what sends frames at once, and yields those that have to wait. A library's response costs several
+    tasks, locks and timeouts a stream, and a fifth of what a short run takes.
     """
 
-    def __init__(self, frames: AsyncGenerator[bytes], status_code: int = 200) -> None:
+    def __init__(self, follow: Follow) -> None:
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        super().__init__(frames, status_code, headers, media_type="text/event-stream")
-        self._frames = frames
+        super().__init__((), headers=headers, media_type="text/event-stream")
+        self._follow = follow
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await until_client_leaves(receive, self._send(scope.get(BODY_SEND, send)))
 
     async def _send(self, send: Send) -> None:
+        def push(ready: bytes) -> Awaitable[None] | None:
+            return begun(send({"type": "http.response.body", "body": ready, "more_body": True}))
+
         pinging = asyncio.create_task(_ping_forever(send))
         try:
-            async with aclosing(self._frames) as frames:
+            async with aclosing(self._follow(push)) as frames:
                 async for ready in frames:
                     await send({"type": "http.response.body", "body": ready, "more_body": True})
         finally:

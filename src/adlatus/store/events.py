@@ -8,8 +8,7 @@ events come from: memory, the table, or, where events are missing, the run's obj
 import asyncio
 import time
 import zlib
-from bisect import bisect_right
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +20,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from adlatus.errors import ApiError, Unavailable, body, not_found
 from adlatus.store import snapshot
+from adlatus.store.channel import Channel, Push
 from adlatus.store.db import Connection, Transaction, param
 from adlatus.store.tables import run_events
 from adlatus.wire import events as wire
@@ -38,10 +38,6 @@ OUTAGE_S = 1.0
 SILENCE_S = 1.0
 """How long a reader hears nothing before it looks at the run, and a stopped run is silent before events are missing."""
 
-KEPT_BYTES = 2**20
-"""How much of a run's events that are written stays in memory; a reader that is further behind reads the table."""
-_ROW_BYTES = 2**17
-"""How long a row of events becomes, unless one event alone is longer: a sixteenth of what its readers hold."""
 _WRITE_BYTES = 2**23
 """How much is written at a time: after an outage there may be more than a statement has time for."""
 
@@ -91,78 +87,6 @@ _silent_for_a_day = (
 _PRUNE = delete(run_events).where(run_events.c.run_id.in_(_silent_for_a_day)).returning(run_events.c.run_id)
 
 
-class _Channel:
-    """One run's events in this process, all those above number `base`, for as long as it executes here.
-
-    Those that the first of are `written` may leave memory; then the base goes up.
-    """
-
-    def __init__(self, base: int) -> None:
-        self.base = base
-        self.numbers: list[int] = []
-        self.frames: list[bytes] = []
-        self.size_bytes = 0
-        self.written = 0
-        self.forgotten = False
-        self.live = False
-        self.attempt = 0
-        self._changed: asyncio.Event | None = None
-
-    @property
-    def changed(self) -> asyncio.Event:
-        """What is set at the next change; made only where somebody waits."""
-        if self._changed is None:
-            self._changed = asyncio.Event()
-        return self._changed
-
-    def append(self, attempt: int, frames: Iterable[bytes]) -> None:
-        number = max(attempt << 32, self.numbers[-1] if self.numbers else self.base)
-        told = [wire.numbered(n, frame) for n, frame in enumerate(frames, number + 1)]
-        self.numbers += range(number + 1, number + 1 + len(told))
-        self.frames += told
-        self.size_bytes += sum(map(len, told))
-        self.wake()
-
-    def wake(self) -> None:
-        if self._changed:
-            self._changed.set()
-            self._changed = None
-
-    def unwritten(self) -> Iterator[tuple[int, int, int, bytes]]:
-        """What is not written yet, as rows: how much is once it is, the first and the last number, and the frames."""
-        start, size_bytes = self.written, 0
-        for place in range(self.written, len(self.frames)):
-            size_bytes += len(self.frames[place])
-            if size_bytes >= _ROW_BYTES or place == len(self.frames) - 1:
-                frames = b"".join(self.frames[start : place + 1])
-                yield place + 1, self.numbers[start], self.numbers[place], frames
-                start, size_bytes = place + 1, 0
-
-    def forget(self) -> None:
-        """Let go the oldest of what is written, as far as it is more than is kept."""
-        gone = 0
-        while self.size_bytes > KEPT_BYTES and gone < self.written:
-            self.size_bytes -= len(self.frames[gone])
-            gone += 1
-        if gone:
-            self.base = self.numbers[gone - 1]
-            del self.numbers[:gone], self.frames[:gone]
-            self.written -= gone
-            self.forgotten = True
-
-    def since(self, after: int) -> tuple[bytes, int]:
-        """The frames after a number, up to the first end of a stream, and the number of the last of them."""
-        if not self.numbers or self.numbers[-1] <= after:
-            return b"", after
-        start = bisect_right(self.numbers, after)
-        new = self.frames[start:]
-        for place, frame in enumerate(new, 1):
-            if frame.endswith(wire.DONE):
-                new = new[:place]
-                break
-        return b"".join(new), self.numbers[start + len(new) - 1]
-
-
 @dataclass
 class _Reader:
     """Where a reader of a run is. `stopped` is the attempt in which it saw the run stopped, and when it did first."""
@@ -189,8 +113,8 @@ class EventLog:
 
     def __init__(self, database: Connection) -> None:
         self._database = database
-        self._channels: dict[str, _Channel] = {}
-        self._dirty: dict[str, _Channel] = {}
+        self._channels: dict[str, Channel] = {}
+        self._dirty: dict[str, Channel] = {}
         self._stopped = False
         self._writing = asyncio.Lock()
 
@@ -253,8 +177,11 @@ class EventLog:
         frames = [frame + b"\n\n" for frame in shown.split(b"\n\n")[:-1]]
         return [frame for frame in frames if frame not in told and not frame.startswith(_TOLD_WHEN_IT_ENDS)]
 
-    async def follow(self, run_id: str, after: int = 0) -> AsyncGenerator[bytes]:
+    async def follow(self, run_id: str, after: int = 0, push: Push | None = None) -> AsyncGenerator[bytes]:
         """The frames of a run after a number, as they come, up to the next end of its stream.
+
+        With `push` those of a run that executes here are given to that instead, as far as that can be done without
+        waiting: in their order among those that are yielded.
 
         Where events are missing, the run's current objects come in their place: its steps and messages, the run, and
         `done` if it has stopped; else the stream goes on after the hole. A reader that has had everything of a stopped
@@ -279,6 +206,8 @@ class EventLog:
                 reader.heard(last)
             elif self._stopped:
                 frames = _error(STOPPED)
+            elif live and channel and push:
+                reader.heard(await channel.listen(reader.after, push))
             elif live and changed:
                 await changed.wait()
             elif not (frames := await self._look(reader)):
@@ -348,9 +277,9 @@ class EventLog:
             while self._dirty:
                 await self.write()
 
-    def _channel(self, run_id: str, attempt: int) -> _Channel:
+    def _channel(self, run_id: str, attempt: int) -> Channel:
         if (channel := self._channels.get(run_id)) is None:
-            channel = self._channels[run_id] = _Channel(attempt << 32)
+            channel = self._channels[run_id] = Channel(attempt << 32)
         return channel
 
     async def _stored(self, run_id: str, after: int) -> tuple[bytes, int]:
