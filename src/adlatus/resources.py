@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
@@ -45,6 +45,7 @@ from adlatus.settings import DEFAULT_PROJECT, Settings
 from adlatus.store import executors, index_owner, leases, migrate
 from adlatus.store.db import Database, open_database, plain_dsn
 from adlatus.store.events import EventLog
+from adlatus.store.seen import SeenAssistants
 from adlatus.store.tables import projects
 from adlatus.telemetry import Metrics
 
@@ -100,6 +101,7 @@ class Resources:
     metrics: Metrics
     project_by_key: Mapping[bytes, str]
     picked: tuple[tuple[str, str, str], ...]
+    seen: SeenAssistants = field(default_factory=SeenAssistants)
 
     @property
     def sandboxes(self) -> Sandboxes | None:

@@ -53,7 +53,11 @@ BESIDE = {
 
 async def execute(database: Database, sql: str, *values: object) -> list[Row]:
     """Raw SQL, past everything that Adlatus knows."""
-    return list(await database._pool.fetch(sql, *values))
+    connection = await database.pool.borrow()
+    try:
+        return list(await connection.fetch(sql, *values))
+    finally:
+        database.pool.give_back(connection, sure=False)
 
 
 async def add_run(
@@ -65,7 +69,9 @@ async def add_run(
     tool_choice: str | None = None,
     claim: Claim | None = None,
 ) -> tuple[Run, Lease | None]:
-    """A queued run on a thread of its own with one message of the user, leased to the test or by a claim."""
+    """A run on a thread of its own with one message of the user: queued, and so too if it is leased to the test; in
+    progress by a claim.
+    """
     assistant = await rows.add(
         database,
         assistants,
@@ -88,11 +94,14 @@ async def add_run(
     created = await commands.create_thread_and_run(
         database, EventLog(database), ROUTING, PROJECT, request, expires_after_s=600, claim=claim
     )
+    if leased and created.lease:
+        await execute(database, "UPDATE runs SET status = 'queued', started_at = NULL WHERE id = $1", created.run.id)
+        created.lease.claimed = None
     return created.run, created.lease
 
 
 async def add_leased(database: Database, *, text: str = "Hello?") -> Lease:
-    """A run that is leased to the test."""
+    """A queued run that is leased to the test."""
     _, lease = await add_run(database, leased=True, text=text)
     assert lease is not None
     return lease

@@ -30,6 +30,7 @@ from adlatus.store.db import Database
 from adlatus.store.events import EventLog
 from adlatus.store.executors import Ability
 from adlatus.store.leases import Claim, Lease
+from adlatus.store.seen import SeenAssistants
 from adlatus.store.tables import assistants, threads
 from adlatus.wire.common import LastError, Usage
 from adlatus.wire.runs import CreateRunRequest, ToolOutput, waiting_calls
@@ -73,6 +74,7 @@ class Process:
     name: str
     searches: bool
     log: EventLog
+    seen: SeenAssistants = field(default_factory=SeenAssistants)
 
     @property
     def abilities(self) -> frozenset[Ability]:
@@ -206,7 +208,7 @@ class Machine(RuleBasedStateMachine):
         )
         creation = commands.create(
             self.database, process.log, ROUTING, PROJECT, thread_id, request,
-            expires_after_s=600, claim=process.claim(claims),
+            expires_after_s=600, claim=process.claim(claims), seen=process.seen,
         )  # fmt: skip
         if active := self.runs.active_on(thread_id):
             with pytest.raises(ActiveRun) as refused:
@@ -219,6 +221,7 @@ class Machine(RuleBasedStateMachine):
         assert (queued.lease is not None) == (claims and (process.searches or not searches))
         if queued.lease:
             run.claim(queued.lease.token)
+            run.begin()
             self._take(queued.lease, process, run, acts)
 
     @precondition(lambda self: self.runs.all)

@@ -12,7 +12,7 @@ from typing import Any
 from adlatus.backends.routing import Routing
 from adlatus.errors import InvalidRequest, NotFound, shortened, shortened_list
 from adlatus.ids import new_id
-from adlatus.runs import journal, needs
+from adlatus.runs import journal, needs, telling
 from adlatus.runs.endings import EXPIRED
 from adlatus.runs.lifecycle import FINAL, IllegalMove
 from adlatus.store import leases, rows, threads, tool_resources, vector_stores
@@ -20,6 +20,7 @@ from adlatus.store import runs as statements
 from adlatus.store.db import Connection, Database, Row, Transaction
 from adlatus.store.events import EventLog
 from adlatus.store.leases import Claim, Lease
+from adlatus.store.seen import SeenAssistants
 from adlatus.store.tables import assistants, runs
 from adlatus.store.tables import threads as threads_table
 from adlatus.wire import events as wire
@@ -44,7 +45,7 @@ CLEAR_POLL_S = 0.02
 class Queued:
     """A run that is committed and wants to be executed, and the lease on it if the claim of the command was used.
 
-    `after` is the number of the event after which the stream of the command begins.
+    `run` is as it was queued. `after` is the number of the event after which the stream of the command begins.
     """
 
     run: Run
@@ -71,19 +72,26 @@ async def create(
     include: Sequence[Included] = (),
     expires_after_s: int,
     claim: Claim | None,
+    seen: SeenAssistants | None = None,
 ) -> Queued:
     """Create a run on a thread. With a claim it is leased at once, else any executor may take it.
 
-    `include` is what its stream tells beyond the objects themselves, whoever listens. Raises `NotFound` for the thread
+    `include` is what its stream tells beyond the objects themselves, whoever listens. An assistant that this process
+    has `seen` need not be read again. Raises `NotFound` for the thread
     or the assistant, `ActiveRun` where one is active on the thread, `InvalidRequest` where the model is unknown or
     cannot do what is asked, or where no executor can.
     """
     # Else the run is all that is written, and its statement waits for the lock on the thread itself
     whole = request.additional_messages or (claim and claim.per_project is not None)
+    if seen and not whole and (assistant := seen.get(project_id, request.assistant_id)):
+        at_once = _create_at_once(database, routing, thread_id, request, assistant, include, expires_after_s, claim)
+        if row := await at_once:
+            return await _told_of_creation(events, row, [])
     async with database.transaction() if whole else nullcontext(database) as connection:
         beginning = await statements.beginning(connection, project_id, thread_id, request.assistant_id)
-        settings = _settings(request, beginning.assistant, routing, additional=request.additional_instructions)
-        settings["include"] = list(include)
+        if seen:
+            seen.keep(beginning.assistant)
+        settings = _settings(request, beginning.assistant, routing, request.additional_instructions, include)
         await needs.check(connection, settings["needs"], claim)
         if beginning.active_run:  # last: only what is right in itself may replace it
             raise ActiveRun(thread_id, beginning.active_run)
@@ -163,7 +171,7 @@ async def submit_tool_outputs(
     if expired:
         events.append(run_id, *expired)
         raise _refused_outputs(RunStatus.EXPIRED)
-    return await _told(events, queued, frames, stored=True)
+    return await _told(events, queued, Run.of(queued), frames, stored=True)
 
 
 async def _expired(tx: Transaction, run: Row) -> tuple[int, list[bytes]] | None:
@@ -210,7 +218,13 @@ async def _check_stores(connection: Connection, thread: Row, settings: Json) -> 
         await vector_stores.usable(connection, thread["project_id"], ids)
 
 
-def _settings(request: RunSettings, assistant: Row, routing: Routing, *, additional: str | None = None) -> Json:
+def _settings(
+    request: RunSettings,
+    assistant: Row,
+    routing: Routing,
+    additional: str | None = None,
+    include: Sequence[Included] = (),
+) -> Json:
     """The run's own copy of the assistant's settings, with what the request overrides. Raises `InvalidRequest`."""
     overrides = request.model_dump(include={"model", "tools", "temperature", "top_p", "reasoning_effort"})
     settings: dict[str, Any] = {name: assistant[name] if value is None else value for name, value in overrides.items()}
@@ -223,6 +237,7 @@ def _settings(request: RunSettings, assistant: Row, routing: Routing, *, additio
     return settings | {
         "assistant_id": assistant["id"],
         "instructions": "\n".join(part for part in (instructions, additional) if part) or None,
+        "include": list(include),
         "tool_resources": assistant["tool_resources"],
         "metadata": request.metadata or {},
         "max_completion_tokens": request.max_completion_tokens,
@@ -258,14 +273,42 @@ def _is_chosen(tool: Json, choice: Json) -> bool:
     return tool["type"] != "function" or bool(tool["function"]["name"] == choice["function"]["name"])
 
 
+async def _create_at_once(
+    database: Database,
+    routing: Routing,
+    thread_id: str,
+    request: CreateRunRequest,
+    assistant: Row,
+    include: Sequence[Included],
+    expires_after_s: int,
+    claim: Claim | None,
+) -> Row | None:
+    """The row of a new run of an assistant as it was seen, in one round trip.
+
+    None where the assistant has changed, where hosted tools want more to be looked at, or where anything is amiss: the
+    long way finds out what.
+    """
+    try:
+        settings = _settings(request, assistant, routing, request.additional_instructions, include)
+    except InvalidRequest:
+        return None
+    if settings["needs"] or any(tool["type"] == "file_search" for tool in settings["tools"]):
+        return None
+    values = _values(assistant["project_id"], thread_id, settings, claim)
+    statement = statements.insertion(tuple(values), of_seen=True)
+    version = assistant["version"]
+    row = await database.fetch_row(statement, expires_after_s=expires_after_s, seen_version=version, **values)
+    if row and claim is None:
+        await leases.wake(database)
+    return row
+
+
 async def _insert(
     connection: Connection, project_id: str, thread_id: str, settings: Json, expires_after_s: int, claim: Claim | None
 ) -> Row:
     """The row of a new run. Raises `NotFound` and `ActiveRun` where the thread has become unfit for it meanwhile."""
-    values = settings | {"id": new_id("run"), "project_id": project_id, "thread_id": thread_id}
     claim = await needs.fitting(connection, claim, project_id, thread_id, settings["needs"])
-    if claim:
-        values |= {"lease_owner": claim.owner, "lease_token": claim.token}
+    values = _values(project_id, thread_id, settings, claim)
     statement = statements.insertion(tuple(values))
     while (row := await connection.fetch_row(statement, expires_after_s=expires_after_s, **values)) is None:
         await rows.get(connection, threads_table, "thread", thread_id, project_id=project_id)
@@ -276,17 +319,29 @@ async def _insert(
     return row
 
 
+def _values(project_id: str, thread_id: str, settings: Json, claim: Claim | None) -> Json:
+    """The columns of a new run."""
+    values = settings | {"id": new_id("run"), "project_id": project_id, "thread_id": thread_id}
+    return values | {"lease_owner": claim.owner, "lease_token": claim.token} if claim else values
+
+
 async def _told_of_creation(events: EventLog, row: Row, first: list[bytes]) -> Queued:
-    """Tell of the new run: created and queued show the same object. *Source*: recorded streams."""
-    json = Run.of(row).json_bytes()
-    return await _told(
-        events, row, [*first, wire.frame("thread.run.created", json), wire.frame("thread.run.queued", json)]
-    )
+    """Tell of the new run: created and queued show the same object. *Source*: recorded streams.
+
+    One that is in progress already has been queued for as long as its transaction took.
+    """
+    shown = Run.of(row)
+    queued = shown.model_copy(update={"status": RunStatus.QUEUED, "started_at": None})
+    json = queued.json_bytes()
+    frames = [*first, wire.frame("thread.run.created", json), wire.frame("thread.run.queued", json)]
+    if shown.status is RunStatus.IN_PROGRESS:
+        frames.append(telling.event("thread.run", shown))
+    return await _told(events, row, queued, frames)
 
 
-async def _told(events: EventLog, row: Row, frames: list[bytes], *, stored: bool = False) -> Queued:
+async def _told(events: EventLog, row: Row, run: Run, frames: list[bytes], *, stored: bool = False) -> Queued:
     """Tell of what a command did, under the attempt before the one of the executor. `stored` frames need no haste."""
-    run, attempt = Run.of(row), row["attempt"]
+    attempt = row["attempt"]
     if row["lease_token"] is None:
         if stored:
             events.append(run.id, attempt, frames)

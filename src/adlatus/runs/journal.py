@@ -111,7 +111,8 @@ class Journal:
         row = claimed or await self._database.fetch_row(statements.LOAD, **self._held)
         if row is None:
             raise LeaseLost
-        begun = row["started_at"] is not None
+        is_new = claimed is not None and claimed["attempt"] == 1
+        begun = row["started_at"] is not None and not is_new
         steps = await self._database.fetch(statements.STEPS, the_run=self._lease.run_id) if begun else []
         ended = [step for step in steps if step["status"] != StepStatus.IN_PROGRESS]
         stores = tuple(tool_resources.store_ids(row["tool_resources"]))

@@ -1,6 +1,7 @@
 """The legal moves of a run, as data. Knows no database; `journal` derives its guarded updates from here.
 
-A run is created `queued`. An executor takes it to `in_progress`. From there it ends as `completed`, `failed`,
+A run is created `queued`. An executor takes it to `in_progress`; the one that receives it does so in the transaction
+that creates it, which tells of both. From there it ends as `completed`, `failed`,
 `incomplete` or `expired`, or waits in `requires_action` for its client, whose outputs put it back to `queued`.
 A cancel moves it to `cancelling`, and whoever executes it, or the cancelling request itself where nobody does, to
 `cancelled`. While it is `cancelling` the answer may still win the race. Nothing leaves a final status.

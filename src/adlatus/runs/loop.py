@@ -191,7 +191,7 @@ async def _attempt(lease: Lease, resources: Resources, journal: Journal) -> Endi
     run = loaded.run
     if lease.abandoned:
         await journal.make_up()
-    if run.status is not RunStatus.QUEUED:
+    if loaded.began and run.status is not RunStatus.QUEUED:
         await journal.take_back()
     if run.status is RunStatus.CANCELLING:
         return CANCELLED

@@ -28,7 +28,7 @@ from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 from sqlalchemy.sql.elements import Label
 
 from adlatus.errors import not_found
-from adlatus.store import leases
+from adlatus.store import leases, seen
 from adlatus.store.db import Connection, Row, param
 from adlatus.store.leases import FREED, lease_end
 from adlatus.store.tables import ENDED, assistants, messages, run_steps, runs, threads, unix_now
@@ -175,7 +175,9 @@ _active = (
 
 @dataclass(frozen=True)
 class Beginning:
-    """What a run on a thread begins with: the thread, the assistant, and the run that is active there, if one is."""
+    """What a run on a thread begins with: the thread, the assistant with its version, and the run that is active there,
+    if one is.
+    """
 
     thread: Row
     assistant: Row
@@ -197,10 +199,11 @@ async def beginning(connection: Connection, project_id: str, thread_id: str, ass
 
 
 @cache
-def insertion(columns: tuple[str, ...]) -> ReturningInsert[Any]:
-    """A queued run with these columns, on its thread once nobody has that locked.
+def insertion(columns: tuple[str, ...], *, of_seen: bool = False) -> ReturningInsert[Any]:
+    """A run with these columns, on its thread once nobody has that locked: queued, or with a lease in progress at once.
 
-    Inserts nothing where the thread is gone, or another run is active on it.
+    Inserts nothing where the thread is gone, or another run is active on it; nor, `of_seen`, where the assistant's
+    version is not `seen_version` any more.
     """
     values: dict[str, ColumnElement[Any]] = {column: param(column, runs.c[column].type) for column in columns}
     values |= {
@@ -209,8 +212,16 @@ def insertion(columns: tuple[str, ...]) -> ReturningInsert[Any]:
     }
     if "lease_token" in columns:
         values |= {"lease_expires_at": lease_end, "attempt": literal(1)}
-    thread = select(*values.values()).where(threads.c.id == values["thread_id"]).with_for_update(key_share=True)
-    inserted = insert(runs).from_select(list(values), thread.select_from(threads))
+        values |= {"status": literal(RunStatus.IN_PROGRESS.value), "started_at": unix_now}
+    fit = [threads.c.id == values["thread_id"], threads.c.project_id == values["project_id"]]
+    if of_seen:
+        assistant = select(literal(1)).select_from(assistants).where(assistants.c.id == values["assistant_id"])
+        unchanged = assistant.where(
+            assistants.c.project_id == values["project_id"], param("seen_version", Text()) == seen.VERSION
+        )
+        fit.append(exists(unchanged))
+    thread = select(*values.values()).select_from(threads).where(*fit).with_for_update(key_share=True)
+    inserted = insert(runs).from_select(list(values), thread)
     return inserted.on_conflict_do_nothing().returning(runs, leases.left_s)
 
 
@@ -338,7 +349,12 @@ OPEN_MESSAGE = select(*labelled("step", _new_step), *labelled("message", _new_me
 """An empty message of the run and the step that writes it, inserted if the lease holds, in one round trip."""
 
 _BEGINNING = (
-    select(*labelled("thread", threads), *labelled("assistant", assistants), _active.label("active"))
+    select(
+        *labelled("thread", threads),
+        *labelled("assistant", assistants),
+        seen.VERSION.label("assistant.version"),
+        _active.label("active"),
+    )
     .select_from(threads)
     .outerjoin(
         assistants,
