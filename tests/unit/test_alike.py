@@ -87,7 +87,7 @@ def test_the_texts_of_chunks_that_are_alike_are_read_at_once() -> None:
 def test_a_key_that_only_looks_like_the_text_is_not_taken_for_it() -> None:
     alike = learned(chunk("One", note={"content": "Not me"}))
     assert alike.texts([orjson.dumps(chunk("two", note={"content": "Not me"}))]) == ["two"]
-    assert alike.texts([orjson.dumps(chunk("two", note={"content": "Nor me"}))]) is None
+    assert alike.texts([orjson.dumps(chunk("two", note={"content": "Nor me"}))]) == []
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_key_that_only_looks_like_the_text_is_not_taken_for_it() -> None:
     ids=orjson.dumps,
 )
 def test_from_a_chunk_that_says_more_than_text_nothing_is_learned(payload: Json) -> None:
-    assert learned(payload).texts([orjson.dumps(payload)]) is None
+    assert learned(payload).texts([orjson.dumps(payload)]) == []
 
 
 @pytest.mark.parametrize(
@@ -115,13 +115,19 @@ def test_from_a_chunk_that_says_more_than_text_nothing_is_learned(payload: Json)
 )
 def test_what_is_no_text_between_the_same_bytes_is_left_to_the_parser(text: bytes) -> None:
     before, after = orjson.dumps(chunk("One")).split(b'"One"')
-    assert learned(chunk("One")).texts([before + text + after]) is None
+    assert learned(chunk("One")).texts([before + text + after]) == []
 
 
 def test_texts_are_not_told_from_others_that_come_to_as_many() -> None:
     before, after = orjson.dumps(chunk("One")).split(b'"One"')
     payloads = [before + text + after for text in (b'"two","three"', b'"four" "five"')]
-    assert learned(chunk("One")).texts(payloads) is None
+    assert learned(chunk("One")).texts(payloads) == []
+
+
+def test_as_many_are_read_as_are_alike_from_there_on() -> None:
+    payloads = [orjson.dumps(chunk(text, created=created)) for text, created in zip("abcd", (2, 1, 1, 2), strict=True)]
+    alike = learned(chunk("One", created=1))
+    assert [alike.texts(payloads, start) for start in range(5)] == [[], ["b", "c"], ["c"], [], []]
 
 
 def test_a_server_that_never_repeats_itself_is_learned_from_no_more_after_a_while() -> None:
@@ -129,4 +135,4 @@ def test_a_server_that_never_repeats_itself_is_learned_from_no_more_after_a_whil
     for number in range(MOST_LESSONS + 1):
         each = chunk("One", system_fingerprint=str(number))
         alike.learn(orjson.dumps(each), each)
-    assert alike.texts([orjson.dumps(chunk("two", system_fingerprint=str(MOST_LESSONS)))]) is None
+    assert alike.texts([orjson.dumps(chunk("two", system_fingerprint=str(MOST_LESSONS)))]) == []

@@ -7,6 +7,7 @@ one such chunk knows what every other means that has the same bytes before and a
 import re
 from collections.abc import Sequence
 from copy import deepcopy
+from itertools import islice
 
 import orjson
 
@@ -26,25 +27,27 @@ class Alike:
         self._lessons = 0
         self._around: tuple[bytes, bytes] | None = None
 
-    def texts(self, payloads: Sequence[bytes]) -> list[str] | None:
-        """The texts of chunks that are all like the one that was learned from; None if they are not."""
+    def texts(self, payloads: Sequence[bytes], start: int = 0) -> list[str]:
+        """The texts of as many chunks, from that place on, as are like the one that was learned from."""
         if self._around is None:
-            return None
+            return []
         before, after = self._around
-        start, least = len(before), len(before) + len(after) + 2
+        first, size, least = len(before), len(after), len(before) + len(after) + 2
         texts = []
-        for payload in payloads:
-            if not (payload.startswith(before) and payload.endswith(after) and len(payload) >= least):
-                return None
-            text = payload[start : len(payload) - len(after)]
-            if not (text.startswith(b'"') and text.endswith(b'"')):
-                return None
+        for payload in islice(payloads, start, None):
+            text = payload[first : len(payload) - size]
+            whole = len(payload) >= least and payload.startswith(before) and payload.endswith(after)
+            if not (whole and text.startswith(b'"') and text.endswith(b'"')):
+                break
             texts.append(text)
         try:
             read: list[str] = orjson.loads(b"[" + b",".join(texts) + b"]")
         except orjson.JSONDecodeError:
-            return None
-        return read if len(read) == len(texts) and all(type(text) is str for text in read) else None
+            read = []
+        if len(read) != len(texts) or any(type(text) is not str for text in read):
+            self._around = None  # some are no texts: the parser will tell, one by one
+            return []
+        return read
 
     def learn(self, payload: bytes, chunk: Json) -> None:
         """Learn from a chunk that has been parsed, if it brings text alone."""

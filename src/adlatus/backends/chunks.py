@@ -1,7 +1,7 @@
 """A streamed answer as model servers send it, read into chunks. Knows neither endpoints nor retries."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Self
 
@@ -42,25 +42,46 @@ class Reading:
         self._lines = _Lines()
         self._alike = Alike()
 
-    def feed(self, piece: bytes) -> Sequence[Chunk]:
+    def feed(self, piece: bytes) -> list[Chunk]:
         """The chunks in a piece of the body, none of it being its end. Raises `ModelError` where it is too long."""
         self.over = not piece
         payloads = self._lines.feed(piece) if piece else self._lines.end()
-        if not payloads:
-            return []
-        if texts := self._alike.texts(payloads):
-            return texts
-        chunks, self.done, self.fault = parse(payloads)
-        self.begun = self.begun or any("choices" in chunk for chunk in chunks)
-        if reasons := [reason for chunk in chunks if (reason := finish_reason(chunk))]:
-            self.finished = True
-            self.gave_up = next((reason for reason in reasons if reason in _GAVE_UP), self.gave_up)
+        chunks: list[Chunk] = []
+        place = 0
+        while place < len(payloads) and not (self.done or self.fault):
+            if texts := self._alike.texts(payloads, place):
+                chunks += texts
+                place += len(texts)
+            else:
+                chunks += self._parsed(payloads[place])
+                place += 1
         if self.done or self.fault:
             self.over = True
             self.finished = self.finished or (self.done and self.begun)
-        else:
-            self._alike.learn(payloads[-1], chunks[-1])
         return chunks
+
+    def _parsed(self, payload: bytes) -> Iterator[Json]:
+        """The chunk of a payload, unless that is the end of the answer or a fault in it."""
+        if payload == b"[DONE]":
+            self.done = True
+            return
+        try:
+            chunk = orjson.loads(payload)
+        except orjson.JSONDecodeError:
+            self.fault = ModelError("The model endpoint sent a line that is not JSON.", "server_error")
+            return
+        if not isinstance(chunk, dict):
+            self.fault = ModelError("The model endpoint sent a chunk that is not an object.", "server_error")
+        elif faults.is_fault(chunk):
+            fault = faults.of(chunk)
+            self.fault = ModelError(f"The model endpoint reported an error: {fault.said}", fault.code)
+        else:
+            self.begun = self.begun or "choices" in chunk
+            if reason := _finish_reason(chunk):
+                self.finished = True
+                self.gave_up = self.gave_up or (reason if reason in _GAVE_UP else None)
+            self._alike.learn(payload, chunk)
+            yield chunk
 
 
 class _Lines:
@@ -152,26 +173,7 @@ async def read_on(body: aiohttp.StreamReader) -> None:
                 pass
 
 
-def parse(lines: list[bytes]) -> tuple[list[Json], bool, ModelError | None]:
-    """The chunks up to the end of the answer or the first fault in it, whether it has ended, and the fault."""
-    chunks: list[Json] = []
-    for line in lines:
-        if line == b"[DONE]":
-            return chunks, True, None
-        try:
-            chunk = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            return chunks, False, ModelError("The model endpoint sent a line that is not JSON.", "server_error")
-        if not isinstance(chunk, dict):
-            return chunks, False, ModelError("The model endpoint sent a chunk that is not an object.", "server_error")
-        if faults.is_fault(chunk):
-            fault = faults.of(chunk)
-            return chunks, False, ModelError(f"The model endpoint reported an error: {fault.said}", fault.code)
-        chunks.append(chunk)
-    return chunks, False, None
-
-
-def finish_reason(chunk: Json) -> str | None:
+def _finish_reason(chunk: Json) -> str | None:
     """Why the answer ends, in the chunk that says so."""
     choices = chunk.get("choices")
     for choice in choices if isinstance(choices, list) else ():

@@ -5,7 +5,7 @@ Owns retries; what answers look like is `chunks`, what refusals mean is `refusal
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from itertools import count
 
 import aiohttp
@@ -55,7 +55,7 @@ class Llm:
         self._clients = clients
         self.routing = routing
 
-    async def stream(self, route: Route, request: Json) -> AsyncGenerator[Sequence[Chunk]]:
+    async def stream(self, route: Route, request: Json) -> AsyncGenerator[list[Chunk]]:
         """The chunks of an answer, in the batches in which they arrive.
 
         429, 5xx and connection errors are tried again with backoff as long as nothing has arrived, a server that is
@@ -99,7 +99,7 @@ class Llm:
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise not_a_model(endpoint, response) from error
 
-    async def _attempt(self, route: Route, request: Json) -> AsyncGenerator[Sequence[Chunk]]:
+    async def _attempt(self, route: Route, request: Json) -> AsyncGenerator[list[Chunk]]:
         endpoint = route.endpoint
         answering, answer = False, Reading()
         asking = self._clients.session(endpoint).post(

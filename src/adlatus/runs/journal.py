@@ -83,6 +83,9 @@ class Asked:
     request: Json
 
 
+_OF_CALLS = (Called, Argued)
+
+
 class Journal:
     """The writes of one executor on one run. Methods raise `LeaseLost` and `IllegalMove`, having changed nothing.
 
@@ -137,7 +140,7 @@ class Journal:
         """The model said more: a first piece opens a message or a step, each is streamed. Deltas are not committed."""
         frames: list[bytes] = []
         for piece in pieces:
-            if isinstance(piece, Called | Argued):
+            if isinstance(piece, _OF_CALLS):
                 if self._calls is None:
                     frames = self._tell(frames)
                     await to_the_end(self._turn_to_calls())

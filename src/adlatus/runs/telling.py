@@ -33,8 +33,9 @@ class OpenMessage:
     def frame(self, piece: str | Cited | Refused) -> bytes:
         """The delta of a piece. Parts are numbered in the order in which they are first heard of."""
         first = len(self._images)
-        if isinstance(piece, str | Cited):
-            self._text = self._text or wire.TextDeltas(self._message_id, index=first + int(self._refusal is not None))
+        if not isinstance(piece, Refused):
+            if self._text is None:
+                self._text = wire.TextDeltas(self._message_id, index=first + int(self._refusal is not None))
             if isinstance(piece, str):
                 return self._text.frame(piece)
             return self._text.annotated(piece.text, piece.index, piece.annotation)

@@ -110,7 +110,8 @@ class Turn:
         new: list[Piece] = []
         for chunk in chunks:
             if isinstance(chunk, str):
-                self._add_text(chunk, new)
+                if chunk:
+                    self._add_text(chunk, new)
                 continue
             if choice := _first(chunk.get("choices")):
                 # Where an endpoint overlooks that a stream was asked for, `message` has it all
