@@ -34,9 +34,9 @@ class EventStream(StreamingResponse):
     tasks, locks and timeouts a stream, and a fifth of what a short run takes.
     """
 
-    def __init__(self, follow: Follow) -> None:
+    def __init__(self, follow: Follow, status_code: int = 200) -> None:  # FastAPI reads the default of the status
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        super().__init__((), headers=headers, media_type="text/event-stream")
+        super().__init__((), status_code, headers, media_type="text/event-stream")
         self._follow = follow
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
