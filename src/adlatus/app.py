@@ -1,8 +1,10 @@
 """The HTTP application: opens resources and the worker, mounts the routers, renders every error in one place."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -27,13 +29,16 @@ from adlatus.api import (
     uploads,
     vector_stores,
 )
+from adlatus.api.admin import administered
 from adlatus.api.deps import BODY_SEND
 from adlatus.api.middleware import GuardKeyless, Observe
 from adlatus.backends.vectors.edge import EdgeIndex
 from adlatus.backends.vectors.elsewhere import ElsewhereIndex
 from adlatus.errors import ApiError, MethodNotAllowed, NotFound, body, from_validation
 from adlatus.files.sweeping import sweep_forever
+from adlatus.measuring import Gauges, watch_loop
 from adlatus.presence import abilities, present
+from adlatus.probing import Probes
 from adlatus.resources import Resources, open_resources
 from adlatus.retrieval import sweeping as chunks
 from adlatus.retrieval.index import ingest
@@ -42,7 +47,7 @@ from adlatus.runs import deserted
 from adlatus.runs.expiry import expire_forever
 from adlatus.runs.loop import execute
 from adlatus.settings import Settings
-from adlatus.store.leases import FILES, RUNS, AnyLease, Lease
+from adlatus.store.leases import FILES, RUNS, AnyLease, FileLease, Lease
 from adlatus.telemetry import Metrics
 from adlatus.wire.common import ErrorResponse
 from adlatus.wire.events import compact
@@ -52,8 +57,29 @@ REFUSED: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorResponse, 
 """What the documentation says of every answer but the one that was asked for."""
 
 
-def create_app(settings: Settings, *, resources: Resources | None = None, executor: bool = True) -> FastAPI:
-    """The application. It opens its resources itself unless they are handed in; with `executor` it also runs runs."""
+@dataclass(frozen=True)
+class Workers:
+    """What a process does beside answering requests: executes runs, makes files searchable."""
+
+    runs: Worker[Lease] | None = None
+    files: Worker[FileLease] | None = None
+
+    def are_alive(self) -> bool:
+        """Whether all of them get their heartbeats through."""
+        return all(worker.is_alive() for worker in (self.runs, self.files) if worker)
+
+
+def create_app(
+    settings: Settings,
+    *,
+    resources: Resources | None = None,
+    executor: bool = True,
+    admin: socket.socket | None = None,
+) -> FastAPI:
+    """The application. It opens its resources itself unless they are handed in; with `executor` it also runs runs.
+
+    On the socket `admin`, if there is one, it answers operators.
+    """
     metrics = resources.metrics if resources else Metrics()
 
     @asynccontextmanager
@@ -61,11 +87,14 @@ def create_app(settings: Settings, *, resources: Resources | None = None, execut
         async with (
             _opened(settings, resources, metrics, executor) as opened,
             housekeeping(opened),
-            working(opened, runs=executor, ingestion=executor or isinstance(opened.index, EdgeIndex)) as worker,
+            working(opened, runs=executor, ingestion=executor or isinstance(opened.index, EdgeIndex)) as workers,
         ):
-            app.state.resources = opened
-            app.state.worker = worker
-            yield
+            app.state.resources, app.state.tracing = opened, opened.tracing
+            app.state.worker = workers.runs
+            app.state.probes = Probes(opened, workers.runs and workers.runs.is_alive)
+            app.state.gauges = Gauges(opened)
+            async with administered(admin, opened, app.state.probes, app.state.gauges):
+                yield
 
     app = _App(
         title="Adlatus",
@@ -73,6 +102,8 @@ def create_app(settings: Settings, *, resources: Resources | None = None, execut
         description="The OpenAI Assistants API v2, self-hosted.",
         lifespan=lifespan,
         redirect_slashes=False,
+        # What FastAPI would trace by itself has query strings and messages of exceptions in it
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.worker = None  # a stop may come before there is one
     for noun in (assistants, runs, threads, messages, steps, files, uploads, vector_stores, models, relay):
@@ -115,19 +146,19 @@ async def _opened(
 
 
 @asynccontextmanager
-async def working(resources: Resources, *, runs: bool, ingestion: bool) -> AsyncIterator[Worker[Lease] | None]:
+async def working(resources: Resources, *, runs: bool, ingestion: bool) -> AsyncIterator[Workers]:
     """Execute runs, or index files, or both, known to all processes as who does, until the block is left.
 
-    Gives the worker of runs. An index in the data folder is written to by its own process or by none.
+    An index in the data folder is written to by its own process or by none.
     """
     concurrency = resources.settings.ingestion_concurrency
     ingestion = ingestion and concurrency > 0 and not isinstance(resources.index, ElsewhereIndex)
     async with AsyncExitStack() as stack:
         if runs or ingestion:
             await stack.enter_async_context(present(resources, runs=runs, ingestion=ingestion))
-        if ingestion:
-            await stack.enter_async_context(_indexing(resources))
-        yield await stack.enter_async_context(_executing(resources)) if runs else None
+        of_files = await stack.enter_async_context(_indexing(resources)) if ingestion else None
+        of_runs = await stack.enter_async_context(_executing(resources)) if runs else None
+        yield Workers(of_runs, of_files)
 
 
 @asynccontextmanager
@@ -138,6 +169,7 @@ async def housekeeping(resources: Resources) -> AsyncIterator[None]:
         asyncio.create_task(sweep_forever(resources.database, resources.blobs)),
         asyncio.create_task(chunks.sweep_forever(resources)),
         asyncio.create_task(deserted.sweep_forever(resources)),
+        asyncio.create_task(watch_loop(resources.metrics)),
     ]
     try:
         yield
@@ -165,7 +197,7 @@ async def _executing(resources: Resources) -> AsyncIterator[Worker[Lease]]:
 
 
 @asynccontextmanager
-async def _indexing(resources: Resources) -> AsyncIterator[None]:
+async def _indexing(resources: Resources) -> AsyncIterator[Worker[FileLease]]:
     """A worker that makes files searchable until the block is left, and hands back what it has not finished."""
     worker = Worker(
         resources.database,
@@ -177,7 +209,7 @@ async def _indexing(resources: Resources) -> AsyncIterator[None]:
         busy=resources.metrics.files_indexing.set,
     )
     async with _running(worker):
-        yield
+        yield worker
 
 
 @asynccontextmanager

@@ -19,12 +19,16 @@ import uvloop
 from pydantic import ValidationError
 
 from adlatus import __version__, doctor
+from adlatus.api.admin import administered
 from adlatus.app import create_app, housekeeping, working
 from adlatus.backends.embeddings import fetch
 from adlatus.backends.postgres import attach, embedded_postgres
 from adlatus.backends.sandbox import prepare
 from adlatus.backends.vectors.edge import identity
 from adlatus.errors import StartupError, Unavailable
+from adlatus.listening import listen, shown
+from adlatus.measuring import Gauges
+from adlatus.probing import Probes
 from adlatus.rehearsal import server as rehearsal
 from adlatus.resources import Resources, index_folder, open_resources
 from adlatus.settings import Settings, is_loopback
@@ -133,10 +137,9 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _serve_until_stopped(settings: Settings, *, executor: bool) -> None:
-    listener = _listen(settings)
-    metrics = Metrics()
-    async with open_resources(settings, metrics, executes=executor) as resources:
-        app = create_app(settings, resources=resources, executor=executor)
+    listener, admin = listen(settings.host, settings.port, "Choose another --port."), _listen_for_operators(settings)
+    async with open_resources(settings, Metrics(), executes=executor) as resources:
+        app = create_app(settings, resources=resources, executor=executor, admin=admin)
         gc.freeze()  # what is here by now stays: passing over it makes the collector a third cheaper for long threads
         config = uvicorn.Config(
             app,
@@ -150,7 +153,7 @@ async def _serve_until_stopped(settings: Settings, *, executor: bool) -> None:
             timeout_keep_alive=75,
         )
         server = _Server(config)
-        _print_banner(resources, listener, executor=executor)
+        _print_banner(resources, listener, admin, executor=executor)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             await asyncio.shield(serving)
@@ -180,13 +183,19 @@ def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _work_until_stopped(settings: Settings, only: Literal["runs", "ingestion"] | None) -> None:
+    admin = _listen_for_operators(settings)
     async with AsyncExitStack() as stack:
         runs, ingestion = only != "ingestion", only != "runs"
         opening = open_resources(settings, Metrics(), has_folder=False, executes=runs)
         resources = await stack.enter_async_context(opening)
         await stack.enter_async_context(housekeeping(resources))
-        if worker := await stack.enter_async_context(working(resources, runs=runs, ingestion=ingestion)):
-            log.info("executing runs", worker=worker.name, concurrency=settings.run_concurrency)
+        workers = await stack.enter_async_context(working(resources, runs=runs, ingestion=ingestion))
+        probes = Probes(resources, workers.are_alive)
+        await stack.enter_async_context(administered(admin, resources, probes, Gauges(resources)))
+        if admin:
+            log.info("answering operators", address=shown(admin))
+        if workers.runs:
+            log.info("executing runs", worker=workers.runs.name, concurrency=settings.run_concurrency)
         if ingestion:
             log.info("indexing files", concurrency=settings.ingestion_concurrency)
         gc.freeze()
@@ -284,35 +293,24 @@ def _run_until_signal(work: Coroutine[Any, Any, None]) -> int:
     return 0
 
 
-def _listen(settings: Settings) -> socket.socket:
-    """The listening socket, bound before anything is started, so that a taken port is known at once."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    try:
-        listener.bind((settings.host.strip("[]"), settings.port))
-        listener.listen(2048)  # before that two servers may bind the same port
-    except OSError as error:
-        listener.close()
-        raise StartupError(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose another --port."
-        ) from error
-    return listener
+def _listen_for_operators(settings: Settings) -> socket.socket | None:
+    address = settings.admin_address
+    return listen(*address, "Choose another ADLATUS_ADMIN_BIND.") if address else None
 
 
-def _print_banner(resources: Resources, listener: socket.socket, *, executor: bool) -> None:
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
+def _print_banner(
+    resources: Resources, listener: socket.socket, admin: socket.socket | None, *, executor: bool
+) -> None:
+    address = shown(listener)
     width = max(len(name) for name, _, _ in resources.report)
-    print(f"\nAdlatus {__version__} serves the Assistants API on http://{shown}:{port}/v1\n", file=sys.stderr)
+    print(f"\nAdlatus {__version__} serves the Assistants API on http://{address}/v1\n", file=sys.stderr)
     for name, what, change in resources.report:
         print(f"  {name:<{width}}  {what}" + (f"  [{change}]" if change else ""), file=sys.stderr)
+    if admin:
+        print(f"  For operators, without a key: http://{shown(admin)}/readyz and /metrics", file=sys.stderr)
     if not executor:
         print("  This process executes no runs: start `adlatus worker` beside it.", file=sys.stderr)
-    print(
-        f"\n  Stop with Ctrl-C. API: http://{shown}:{port}/docs. Check: adlatus doctor\n", file=sys.stderr, flush=True
-    )
+    print(f"\n  Stop with Ctrl-C. API: http://{address}/docs. Check: adlatus doctor\n", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ from adlatus.store.events import EventLog
 from adlatus.store.seen import SeenAssistants
 from adlatus.store.tables import projects
 from adlatus.telemetry import Metrics
+from adlatus.telemetry.tracing import Tracing, open_tracing
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +80,8 @@ class Resources:
     """What is open.
 
     `embedder` is None where there is none: then files are found by their words only. `local_model` is there if it was
-    fetched, whatever files are indexed with. `code` is None in a process that executes no runs.
+    fetched, whatever files are indexed with. `code` is None in a process that executes no runs, `tracing` where
+    nobody wants traces.
     `project_by_key` is by the key's SHA-256, and empty where no key is wanted. `executor_id` is this process's name
     in the database.
     """
@@ -99,6 +101,7 @@ class Resources:
     local_model: LocalModel | None
     code: Availability | None
     metrics: Metrics
+    tracing: Tracing | None
     project_by_key: Mapping[bytes, str]
     picked: tuple[tuple[str, str, str], ...]
     seen: SeenAssistants = field(default_factory=SeenAssistants)
@@ -130,7 +133,9 @@ async def open_resources(
     `has_folder` says whether the data folder may be this process's own: a worker of a shared database has none;
     `executes` whether this process is going to execute runs.
     """
+    executor_id = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
     async with AsyncExitStack() as stack:
+        tracing = await stack.enter_async_context(open_tracing(executor_id))
         dsn, database_report = await _open_dsn(stack, settings)
         try:
             database = await stack.enter_async_context(open_database(dsn, max_connections=MAX_CONNECTIONS))
@@ -149,13 +154,13 @@ async def open_resources(
         await _in_background(stack, events)
         wakeup = await stack.enter_async_context(listen(dsn, leases.WAKE_CHANNEL))
         routing, model_report = await stack.enter_async_context(open_routing(settings))
-        clients = await stack.enter_async_context(open_clients(routing.addressed))
+        clients = await stack.enter_async_context(open_clients(routing.addressed, tracing))
         images = await stack.enter_async_context(open_images())
         blobs = await _open_blobs(settings)
         index, index_report = await _open_index(stack, settings, database, has_folder=has_folder)
         local_model = open_local_model(stack, settings)
         embedder = pick_embedder(settings, routing, clients, local_model)
-        reranker = await stack.enter_async_context(open_reranker(settings, metrics.reranks))
+        reranker = await stack.enter_async_context(open_reranker(settings, metrics.reranks, tracing))
         metrics.embeddings_available.set(embedder is not None)
         if embedder is None:
             log.warning("no embedding model: files are found by their words only", advice=EMBEDDINGS_ADVICE)
@@ -173,7 +178,7 @@ async def open_resources(
         )
         yield Resources(
             settings,
-            f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}",
+            executor_id,
             database,
             events,
             wakeup,
@@ -187,6 +192,7 @@ async def open_resources(
             local_model,
             code,
             metrics,
+            tracing,
             _project_by_key(settings),
             picked,
         )

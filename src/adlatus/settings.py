@@ -1,13 +1,14 @@
 """All settings, read once from the environment into one frozen object that is passed down."""
 
 import os
+import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 DEFAULT_PROJECT = "default"
@@ -168,6 +169,13 @@ class Settings(BaseSettings):
     cors_origins: Annotated[
         str | None, Field(description="Origins of web pages that may call the API, comma-separated, or `*`")
     ] = None
+    admin_bind: Annotated[
+        str | None,
+        Field(
+            description="`host:port` of a listener for operators, also of `adlatus worker`: `/healthz`, `/readyz` with "
+            "details and `/metrics`, without a key (docs/observing.md)"
+        ),
+    ] = None
     log_format: Annotated[
         Literal["auto", "console", "json"],
         Field(description="`console` on a terminal and `json` elsewhere when `auto`"),
@@ -178,6 +186,18 @@ class Settings(BaseSettings):
     def _keys_are_well_formed(self) -> Self:
         _ = self.keys
         return self
+
+    @field_validator("admin_bind")
+    @classmethod
+    def _admin_bind_is_an_address(cls, value: str | None) -> str | None:
+        if value is not None:
+            _address(value)
+        return value
+
+    @property
+    def admin_address(self) -> tuple[str, int] | None:
+        """Host and port of `admin_bind`."""
+        return None if self.admin_bind is None else _address(self.admin_bind)
 
     @property
     def keys(self) -> tuple[ApiKey, ...]:
@@ -195,6 +215,14 @@ class Settings(BaseSettings):
     def origins(self) -> tuple[str, ...]:
         """The origins of `cors_origins`, parsed."""
         return tuple(origin.strip().rstrip("/") for origin in (self.cors_origins or "").split(",") if origin.strip())
+
+
+def _address(bind: str) -> tuple[str, int]:
+    host, colon, port = bind.rpartition(":")
+    bare = ":" in host and not (host.startswith("[") and host.endswith("]"))
+    if not colon or not host or bare or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65_535:
+        raise ValueError(f"'{bind}' is no address to listen on: write host:port, as in 127.0.0.1:9090 or [::1]:9090")
+    return host, int(port)
 
 
 def is_loopback(host: str) -> bool:

@@ -57,8 +57,7 @@ class Worker(Generic[AnyLease]):
         self._stopping = False
         self._renewed_at = time.monotonic()
 
-    @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether heartbeats get through."""
         return not self._stopping and time.monotonic() - self._renewed_at < LEASE_S
 

@@ -7,11 +7,13 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from adlatus.api import spans
 from adlatus.api.deps import SEEN
 from adlatus.errors import ApiError, Forbidden, InternalError, InvalidRequest, body
 from adlatus.ids import new_request_id
 from adlatus.settings import host_name, is_loopback
 from adlatus.telemetry import Metrics, log_context
+from adlatus.telemetry.tracing import NO_SPAN
 from adlatus.wire.events import compact
 
 log = structlog.get_logger(__name__)
@@ -39,7 +41,9 @@ class Observe:
                 self._add_headers(message, scope, request_id, seconds)
             await send(message)
 
-        with log_context(request_id=request_id):
+        tracing = getattr(scope["app"].state, "tracing", None)
+        traced = spans.of(tracing, scope, request_id) if tracing else NO_SPAN
+        with log_context(request_id=request_id), traced as span:
             try:
                 if b"%00" in scope.get("raw_path", b"") or b"%00" in scope["query_string"]:
                     raise InvalidRequest("Paths and query strings must not hold the NUL character (%00).")
@@ -53,6 +57,8 @@ class Observe:
                 await respond(InternalError(), send_with_headers)
             finally:
                 self._count(scope, status, seconds)
+                if span is not NO_SPAN:
+                    spans.end(span, scope, status)
 
     def _add_headers(self, message: Message, scope: Scope, request_id: str, seconds: float) -> None:
         """*Source*: recorded response headers."""
@@ -67,8 +73,9 @@ class Observe:
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "none")
-        self._metrics.requests.labels(method=scope["method"], route=route, status=str(status)).inc()
-        self._metrics.request_seconds.labels(route=route).observe(seconds)
+        counter, took = self._metrics.request(scope["method"], route, status)
+        counter.inc()
+        took.observe(seconds)
         log.info("request", method=scope["method"], path=scope["path"], status=status, ms=round(seconds * 1000, 1))
 
 

@@ -1,17 +1,17 @@
 """/healthz, /readyz, /metrics: what an operator asks. Details need a key where keys are configured."""
 
-import asyncio
-from collections.abc import Awaitable
-
 from fastapi import APIRouter, Request, Response
-from sqlalchemy import literal, select
 
 from adlatus.api.deps import Opened, authenticate
-from adlatus.errors import ApiError, Unauthorized, Unavailable
+from adlatus.errors import Unauthorized
+from adlatus.measuring import Gauges
+from adlatus.probing import Probes, Readiness
+from adlatus.resources import Resources
 from adlatus.wire.events import compact
 
 router = APIRouter()
-_ONE = select(literal(1))
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @router.api_route("/healthz", methods=["GET", "HEAD"])
@@ -23,40 +23,26 @@ async def healthz() -> Response:
 @router.api_route("/readyz", methods=["GET", "HEAD"])
 async def readyz(request: Request, opened: Opened) -> Response:
     """Whether requests can be answered: 200 or 503, for those with a key with the state of each component."""
-    components = {
-        "database": await _state(opened.database.fetch(_ONE)),
-        "storage": await _state(opened.blobs.glance()),
-    }
-    if worker := request.app.state.worker:
-        components["executor"] = "ok" if worker.alive else "no heartbeat for longer than a lease"
-    ready = all(state == "ok" for state in components.values())
-    components["index"] = await _state(opened.index.ping())  # most requests are answered without it
-    if opened.code and (opened.code.sandboxes or opened.settings.sandbox in ("docker", "bubblewrap")):
-        components["code"] = opened.code.problem or "ok"
-    shown: dict[str, object] = {"status": "ok" if ready else "unavailable"}
+    probes: Probes = request.app.state.probes
     try:
         authenticate(opened, request.headers.get("authorization"))
-        shown["components"] = components
-        shown["uses"] = {name: what for name, what, _ in opened.report}
     except Unauthorized:
-        pass  # who has no key learns no more than a load balancer needs
-    return Response(compact(shown), status_code=200 if ready else 503, media_type="application/json")
+        return ready_response(await probes.needed(), None)  # what a load balancer needs
+    return ready_response(await probes.all(), opened)
 
 
 @router.get("/metrics")
 async def metrics(request: Request, opened: Opened) -> Response:
     """Prometheus' text format."""
     authenticate(opened, request.headers.get("authorization"))
-    return Response(opened.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    gauges: Gauges = request.app.state.gauges
+    return Response(await gauges.render(), media_type=METRICS_TYPE)
 
 
-async def _state(asked: Awaitable[object]) -> str:
-    """What there is to say of a component that has been asked something."""
-    try:
-        async with asyncio.timeout(2):
-            await asked
-    except (Unavailable, TimeoutError):
-        return "does not answer"
-    except ApiError as error:
-        return error.message
-    return "ok"
+def ready_response(readiness: Readiness, opened: Resources | None) -> Response:
+    """The answer of /readyz, with details where `opened` is given."""
+    shown: dict[str, object] = {"status": "ok" if readiness.ready else "unavailable"}
+    if opened:
+        shown["components"], shown["models"] = readiness.components, readiness.models
+        shown["uses"] = {name: what for name, what, _ in opened.report}
+    return Response(compact(shown), status_code=200 if readiness.ready else 503, media_type="application/json")

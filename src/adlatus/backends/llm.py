@@ -23,6 +23,7 @@ from adlatus.backends.upstreams import (
     Head,
     beginning,
     headers_of,
+    key_refused,
     the,
     unreachable,
 )
@@ -98,6 +99,19 @@ class Llm:
             return [model for model in listed if isinstance(model.get("id"), str)]
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise not_a_model(endpoint, response) from error
+
+    async def reach(self, endpoint: Endpoint) -> None:
+        """Return if an endpoint answers and takes this server's key; it need not have a list of its models."""
+        asking = self._clients[endpoint].stream("GET", endpoint.url("/models"))
+        try:
+            async with asyncio.timeout(LIST_S), asking as response:
+                status = response.status_code
+        except (TimeoutError, *TRANSPORT_ERRORS) as error:
+            raise ModelError(unreachable(endpoint, error), "server_error") from error
+        if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            raise ModelError(key_refused(endpoint, status), "server_error")
+        if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+            raise ModelError(f"{the(endpoint)} answers with status {status}.", "server_error")
 
     async def _attempt(self, route: Route, request: Json) -> AsyncGenerator[list[Chunk]]:
         endpoint = route.endpoint

@@ -23,6 +23,7 @@ from adlatus.backends.routing import Endpoint
 from adlatus.backends.upstreams import TRANSPORT_ERRORS, Clients, beginning, open_clients, the, unreachable
 from adlatus.errors import StartupError
 from adlatus.settings import Settings
+from adlatus.telemetry.tracing import Tracing
 from adlatus.wire.common import Json
 
 log = structlog.get_logger(__name__)
@@ -65,7 +66,9 @@ class _NotUnderstoodError(Exception):
 
 
 @asynccontextmanager
-async def open_reranker(settings: Settings, outcomes: Counter) -> AsyncIterator["HttpReranker | None"]:
+async def open_reranker(
+    settings: Settings, outcomes: Counter, tracing: Tracing | None = None
+) -> AsyncIterator["HttpReranker | None"]:
     """The reranker of the settings, None where they name none. Raises `StartupError` with advice.
 
     `outcomes` counts by the label `outcome` (`done`, `failed`).
@@ -79,7 +82,7 @@ async def open_reranker(settings: Settings, outcomes: Counter) -> AsyncIterator[
     if unfit_header(headers):
         raise StartupError(f"{_SET_BY['api_key']}: the key {NO_HEADER}.")
     endpoint = Endpoint(str(url.netloc, "ascii"), settings.rerank_url, headers, SILENCE_S, set_by=_SET_BY)
-    async with open_clients([endpoint]) as clients:
+    async with open_clients([endpoint], tracing) as clients:
         yield HttpReranker(clients, endpoint, settings.rerank_model, outcomes)
 
 

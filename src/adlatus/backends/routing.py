@@ -104,6 +104,7 @@ class Routing:
         self._routes = [*routes, *([default] if default else [])]
         self._embeddings = [(_regex(route.pattern), route) for route in embeddings]
         self._default = default
+        self._labels = frozenset(route.model for route in self.fixed)
         self._default_elsewhere = default_elsewhere or default
 
     @property
@@ -116,6 +117,10 @@ class Routing:
     def fixed(self) -> tuple[Route, ...]:
         """The routes that lead to one model, whatever name was asked for."""
         return tuple(route for route in self._routes if "*" not in route.model)
+
+    def label(self, model: str) -> str:
+        """An upstream's name of a model for metrics, if it is one of few: not one that a client has made up."""
+        return model if model in self._labels else "other"
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

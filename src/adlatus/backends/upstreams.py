@@ -13,6 +13,7 @@ from httpx_aiohttp import AiohttpTransport
 
 from adlatus.backends.routing import Endpoint
 from adlatus.settings import is_loopback
+from adlatus.telemetry.tracing import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +29,8 @@ TRANSPORT_ERRORS = (httpx.HTTPError, aiohttp.ClientError)
 class Clients:
     """The clients of all endpoints: httpx, and the session below it, by which a stream costs half as much CPU."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracing: Tracing | None = None) -> None:
+        self._traces = [_telling(tracing)] if tracing else []
         self._clients: dict[Endpoint, httpx.AsyncClient] = {}
         self._sessions: dict[Endpoint, aiohttp.ClientSession] = {}
 
@@ -41,7 +43,7 @@ class Clients:
 
     async def add(self, endpoint: Endpoint, stack: AsyncExitStack) -> None:
         """Open the clients of an endpoint, until the stack closes."""
-        session = await stack.enter_async_context(_session(endpoint))
+        session = await stack.enter_async_context(_session(endpoint, self._traces))
         self._sessions[endpoint] = session
         self._clients[endpoint] = await stack.enter_async_context(_client(endpoint, session))
 
@@ -67,16 +69,27 @@ class Head:
 
 
 @asynccontextmanager
-async def open_clients(endpoints: Iterable[Endpoint]) -> AsyncIterator[Clients]:
-    """A client for each endpoint, until the block is left."""
+async def open_clients(endpoints: Iterable[Endpoint], tracing: Tracing | None = None) -> AsyncIterator[Clients]:
+    """A client for each endpoint, until the block is left. With `tracing` they are told whose trace they belong to."""
     async with AsyncExitStack() as stack:
-        clients = Clients()
+        clients = Clients(tracing)
         for endpoint in endpoints:
             await clients.add(endpoint, stack)
         yield clients
 
 
-def _session(endpoint: Endpoint) -> aiohttp.ClientSession:
+def _telling(tracing: Tracing) -> aiohttp.TraceConfig:
+    """What adds the headers of the trace to every request."""
+
+    async def begin(_session: aiohttp.ClientSession, _: object, request: aiohttp.TraceRequestStartParams) -> None:
+        request.headers.update(tracing.headers())
+
+    config = aiohttp.TraceConfig()
+    config.on_request_start.append(begin)
+    return config
+
+
+def _session(endpoint: Endpoint, traces: list[aiohttp.TraceConfig]) -> aiohttp.ClientSession:
     """`timeout_s` is the longest silence, before the first token too: large local models load slowly."""
     elsewhere = not is_loopback(endpoint.url("").host)
     return aiohttp.ClientSession(
@@ -88,6 +101,7 @@ def _session(endpoint: Endpoint) -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),  # one client's would go with another's requests
         timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_S, sock_read=endpoint.timeout_s),
         trust_env=elsewhere,  # proxies are for what is elsewhere
+        trace_configs=traces,
     )
 
 

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
+from time import monotonic
 from typing import TypeVar
 
 import structlog
@@ -24,6 +25,7 @@ from adlatus.store import files, vector_stores
 from adlatus.store import vector_store_files as rows
 from adlatus.store.db import Row
 from adlatus.store.leases import FILES, FileLease, Interruption
+from adlatus.telemetry.tracing import NO_SPAN, Attributes
 from adlatus.wire.vector_stores import FileError
 
 log = structlog.get_logger(__name__)
@@ -59,6 +61,17 @@ async def ingest(lease: FileLease, resources: Resources, parser: Parser) -> None
 
     An outage of the database alone is waited out: the lease tells then whose the file is.
     """
+    described: Attributes = {
+        "adlatus.file_id": lease.file_id,
+        "adlatus.vector_store_id": lease.vector_store_id,
+        "adlatus.project_id": lease.project_id,
+        "adlatus.attempt": lease.attempt,
+    }
+    with resources.tracing.span("index file", described) if resources.tracing else NO_SPAN:
+        await _to_an_end(lease, resources, parser)
+
+
+async def _to_an_end(lease: FileLease, resources: Resources, parser: Parser) -> None:
     try:
         await _ingest(lease, resources, parser)
     except LeaseLost:
@@ -74,7 +87,7 @@ async def ingest(lease: FileLease, resources: Resources, parser: Parser) -> None
 
 
 async def _ingest(lease: FileLease, resources: Resources, parser: Parser) -> None:
-    row = await _load(lease, resources)
+    begun, row = monotonic(), await _load(lease, resources)
     if lease.abandoned >= MAX_ABANDONED:
         log.error("file took too many processes down", abandoned=lease.abandoned)
         await _fail(lease, resources, FileError(code="server_error", message="The file could not be processed."))
@@ -91,6 +104,7 @@ async def _ingest(lease: FileLease, resources: Resources, parser: Parser) -> Non
             return
         size_bytes = parsed.size_bytes
     await _complete(lease, resources, row, space, count, size_bytes + CHUNK_OVERHEAD_BYTES * count)
+    resources.metrics.file_seconds.observe(monotonic() - begun)
 
 
 async def _load(lease: FileLease, resources: Resources) -> Row:
@@ -189,13 +203,18 @@ async def _complete(
     while not await _answered(partial(complete, attributes=attributes)):
         attributes = (await _load(lease, resources))["attributes"]
         await resources.index.set_attributes(lease.vector_store_id, lease.key, attributes)
-    resources.metrics.files_indexed.labels(status="completed").inc()
+    resources.metrics.files_indexed.labels("completed").inc()
+    resources.metrics.chunks_indexed.inc(count)
+    if resources.tracing:
+        resources.tracing.current().set({"adlatus.chunks": count, "gen_ai.request.model": space.model or None})
     log.info("file can be searched", chunks=count, model=space.model or None)
 
 
 async def _fail(lease: FileLease, resources: Resources, error: FileError) -> None:
     if await _answered(partial(rows.fail_if_held, resources.database, lease, error)):
-        resources.metrics.files_indexed.labels(status="failed").inc()
+        resources.metrics.files_indexed.labels("failed").inc()
+        if resources.tracing:
+            resources.tracing.current().fail(error.code)
         log.info("file cannot be searched", code=error.code, reason=error.message)
 
 
@@ -222,6 +241,7 @@ async def _later(lease: FileLease, resources: Resources, error: Exception) -> No
         await _fail(lease, resources, FileError(code="server_error", message=message))
         return
     wait_s = min(2.0 ** row["failures"], LONGEST_WAIT_S)
+    resources.metrics.file_retries.inc()
     log.warning("file is tried again", failures=failures, wait_s=wait_s, error=str(error))
     await _answered(partial(rows.retry_if_held, resources.database, lease, wait_s))
 

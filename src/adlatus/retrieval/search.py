@@ -5,13 +5,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from time import monotonic
 
+from adlatus.backends.refusals import ModelError
 from adlatus.backends.vectors.filters import AllOf, AnyOf, Equal, Filter, Order, Ordered, Scalar
 from adlatus.backends.vectors.protocol import Space
+from adlatus.errors import Unavailable
 from adlatus.resources import Resources
 from adlatus.retrieval.merging import Ranked
 from adlatus.retrieval.ranking import Place, Question, SpaceToSearch, find
 from adlatus.store import vector_store_files, vector_stores
 from adlatus.store.db import Row
+from adlatus.telemetry.tracing import NO_SPAN, Attributes
 from adlatus.wire.vector_stores import ComparisonFilter, CompoundFilter
 
 SETTLING_S = 60.0
@@ -39,6 +42,27 @@ async def search(resources: Resources, project_id: str, question: Question) -> l
     Raises `NotFound` and `InvalidRequest` for stores that are not there or have expired, `Unavailable` where the index
     does not answer, `ModelError` where the embedding model does not.
     """
+    begun, took = monotonic(), resources.metrics.search_seconds
+    with resources.tracing.span("search", _described(question)) if resources.tracing else NO_SPAN as span:
+        try:
+            found = await _search(resources, project_id, question)
+        except (Unavailable, ModelError):
+            took.labels("failed").observe(monotonic() - begun)
+            raise
+        span.set({"adlatus.results": len(found)})
+    took.labels("done").observe(monotonic() - begun)
+    return found
+
+
+def _described(question: Question) -> Attributes:
+    return {
+        "gen_ai.operation.name": "retrieval",
+        "gen_ai.data_source.id": ",".join(question.vector_store_ids),
+        "adlatus.queries": len(question.queries),
+    }
+
+
+async def _search(resources: Resources, project_id: str, question: Question) -> list[Result]:
     database, store_ids = resources.database, list(question.vector_store_ids)
     await vector_stores.usable(database, project_id, store_ids)
     await vector_stores.use(database, store_ids)

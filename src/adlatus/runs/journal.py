@@ -100,7 +100,7 @@ class Journal:
         self.carried_out: dict[str, Json] = {}
         self.project_id = lease.project_id
         self.thread_id = lease.thread_id
-        self._lease = lease
+        self.lease = lease
         self._database = database
         self._events = events
         self._held = {"the_run": lease.run_id, "the_token": lease.token}
@@ -116,7 +116,7 @@ class Journal:
             raise LeaseLost
         is_new = claimed is not None and claimed["attempt"] == 1
         begun = row["started_at"] is not None and not is_new
-        steps = await self._database.fetch(statements.STEPS, the_run=self._lease.run_id) if begun else []
+        steps = await self._database.fetch(statements.STEPS, the_run=self.lease.run_id) if begun else []
         ended = [step for step in steps if step["status"] != StepStatus.IN_PROGRESS]
         stores = tuple(tool_resources.store_ids(row["tool_resources"]))
         of_code = tuple(tool_resources.code_file_ids(row["tool_resources"]))
@@ -126,7 +126,7 @@ class Journal:
 
     async def make_up(self) -> None:
         """Tell what an executor that died had committed and could not tell any more."""
-        self._tell(await self._events.untold(self._lease.run_id))
+        self._tell(await self._events.untold(self.lease.run_id))
 
     async def begin(self) -> None:
         """A queued run is in progress."""
@@ -186,7 +186,7 @@ class Journal:
             self._tell([telling.event("thread.run", Run.of(row))])
 
     async def _take_back(self) -> None:
-        run_id = self._lease.run_id
+        run_id = self.lease.run_id
         async with self._database.transaction() as tx:
             await self._hold(tx)
             half_written = await tx.fetch(statements.REMOVE_OPEN_MESSAGES, the_run=run_id)
@@ -244,7 +244,7 @@ class Journal:
             await self._hold(tx)
             steps = await tx.fetch(
                 statements.end_steps(StepStatus.COMPLETED, StepStatus.COMPLETED),
-                the_run=self._lease.run_id,
+                the_run=self.lease.run_id,
                 step_usage=self._turn_used.model_dump(),
                 calls_details=self._details(),
                 step_error=None,
@@ -266,7 +266,7 @@ class Journal:
                 return
             await tx.fetch(
                 statements.KEEP_CALLS,
-                the_run=self._lease.run_id,
+                the_run=self.lease.run_id,
                 new_details=details,
                 new_usage=self._turn_used.model_dump(),
             )
@@ -279,7 +279,7 @@ class Journal:
 
     async def _complete_message(self, tx: Transaction) -> list[bytes]:
         """Complete the message that the model wrote before its calls; what the turn used is told with those."""
-        run_id = self._lease.run_id
+        run_id = self.lease.run_id
         messages = await tx.fetch(statements.end_messages(None), the_run=run_id, new_content=self.turn.content)
         steps = await tx.fetch(statements.COMPLETE_MESSAGE_STEP, the_run=run_id, new_usage=NOTHING_USED.model_dump())
         return telling.ended(messages, steps, self._include)
@@ -311,8 +311,8 @@ class Journal:
 
     async def _refuse(self, connection: Connection, target: RunStatus) -> None:
         """Say why a guarded update changed nothing."""
-        state = await connection.fetch_row(statements.STATE, the_run=self._lease.run_id)
-        if state is None or state["lease_token"] != self._lease.token:
+        state = await connection.fetch_row(statements.STATE, the_run=self.lease.run_id)
+        if state is None or state["lease_token"] != self.lease.token:
             raise LeaseLost
         raise IllegalMove(RunStatus(state["status"]), target)
 
@@ -326,7 +326,7 @@ class Journal:
     def _tell(self, frames: Sequence[bytes]) -> list[bytes]:
         """Tell of what has happened; nothing is left to tell then."""
         if frames:
-            self._events.append(self._lease.run_id, self._lease.attempt, frames)
+            self._events.append(self.lease.run_id, self.lease.attempt, frames)
         return []
 
 

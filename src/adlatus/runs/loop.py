@@ -1,7 +1,6 @@
 """The one loop that executes runs, always streaming. Reads top-down: load, ask the model, decide, act."""
 
 import asyncio
-import time
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from adlatus.backends.routing import Route
 from adlatus.errors import DatabaseUnavailable, InvalidRequest, Unavailable
 from adlatus.files.images import as_data_urls
 from adlatus.resources import Resources
-from adlatus.runs import budget, history, prompt, tools
+from adlatus.runs import budget, history, observing, prompt, tools
 from adlatus.runs.budget import Weight
 from adlatus.runs.endings import (
     CANCELLED,
@@ -33,7 +32,6 @@ from adlatus.runs.shield import to_the_end
 from adlatus.runs.tools import file_search, workspace
 from adlatus.runs.turn import NO_FILES, Turn
 from adlatus.store.leases import Interruption, Lease
-from adlatus.telemetry import Metrics
 from adlatus.wire.common import NOTHING_USED, Json, LastError
 from adlatus.wire.runs import Run, RunStatus
 
@@ -116,8 +114,9 @@ async def execute(lease: Lease, resources: Resources) -> None:
     """
     resources.events.execute(lease.run_id, lease.attempt)
     try:
-        while not await _executed(lease, resources):  # noqa: ASYNC110 - a database that is back sets no event
-            await asyncio.sleep(OUTAGE_S)
+        async with observing.executing(lease, resources):
+            while not await _executed(lease, resources):  # noqa: ASYNC110 - a database that is back sets no event
+                await asyncio.sleep(OUTAGE_S)
     finally:
         resources.events.leave(lease.run_id, lease.attempt)
 
@@ -128,9 +127,9 @@ async def _executed(lease: Lease, resources: Resources) -> bool:
     try:
         if ending := await _to_an_ending(lease, _attempt(lease, resources, journal)):
             if any(map(any, _output(journal.turn))):  # of an answer that was broken off nobody tells what it took
-                ending = await _to_an_ending(lease, _account(journal, resources.metrics)) or ending
+                ending = await _to_an_ending(lease, _account(journal, resources)) or ending
             ending = await _end(journal, ending)
-            resources.metrics.runs_ended.labels(status=ending.status).inc()
+            observing.ended(lease, resources, ending)
             log.info("run ended", status=str(ending.status), error=ending.error and ending.error.message)
         else:
             log.info("run waits for its client", calls=len(journal.turn.calls))
@@ -277,8 +276,10 @@ async def _ask(loaded: Loaded, resources: Resources, journal: Journal) -> Questi
         images=loaded.new_images,
     )
     journal.asked = Asked(route.model, request)
-    await _listen(resources, route, request, journal)
-    await _account(journal, resources.metrics)
+    first_of = None if loaded.began else journal.lease
+    with observing.Asking(resources, route, request, journal.turn, first_of=first_of) as asking:
+        await _listen(resources, route, request, journal, asking)
+    await _account(journal, resources)
     return Question(route, shown.must, sum(message["role"] != "system" for message in request["messages"]))
 
 
@@ -320,33 +321,35 @@ async def _use_tools(loaded: Loaded, asked: Question, resources: Resources, jour
     await tools.carry_out(work, calls)
 
 
-async def _listen(resources: Resources, route: Route, request: Json, journal: Journal) -> None:
-    turn, asked_at, heard = journal.turn, time.monotonic(), False
+async def _listen(
+    resources: Resources, route: Route, request: Json, journal: Journal, asking: observing.Asking
+) -> None:
+    turn = journal.turn
     async with aclosing(resources.llm.stream(route, request)) as answer:
         async for chunks in answer:
             if new := turn.fold(chunks):
-                if not heard:
-                    resources.metrics.first_token_seconds.observe(time.monotonic() - asked_at)
-                    heard = True
+                asking.hears(chunks)
                 await journal.say(new)
+                asking.tells()
     await journal.say(turn.finish())
     journal.hear_out()
 
 
-async def _account(journal: Journal, metrics: Metrics) -> None:
+async def _account(journal: Journal, resources: Resources) -> None:
     """What the turn has used, counted here where the endpoint has not told it; to the end even of a run that ends."""
-    await to_the_end(_count(journal, metrics))
+    await to_the_end(_count(journal, resources))
 
 
-async def _count(journal: Journal, metrics: Metrics) -> None:
+async def _count(journal: Journal, resources: Resources) -> None:
     turn, asked = journal.turn, journal.asked
     if asked is None:
         return
     if turn.usage is None:
         turn.usage = await asyncio.to_thread(budget.counted, asked.model, asked.request, *_output(turn))
     journal.asked = None
-    metrics.tokens.labels(kind="prompt").inc(turn.usage.prompt_tokens)
-    metrics.tokens.labels(kind="completion").inc(turn.usage.completion_tokens)
+    prompt_tokens, completion_tokens = resources.metrics.tokens_of(resources.llm.routing.label(asked.model))
+    prompt_tokens.inc(turn.usage.prompt_tokens)
+    completion_tokens.inc(turn.usage.completion_tokens)
 
 
 def _output(turn: Turn) -> tuple[list[str], list[str]]:

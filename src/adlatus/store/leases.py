@@ -5,6 +5,7 @@ A lease is renewed by heartbeats and free to be claimed by anyone once it has ru
 
 import enum
 import secrets
+import time
 from collections.abc import Callable, Collection, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -18,11 +19,13 @@ from sqlalchemy import (
     BigInteger,
     Column,
     ColumnElement,
+    Double,
     Table,
     Text,
     and_,
     any_,
     case,
+    cast,
     func,
     literal,
     not_,
@@ -79,8 +82,8 @@ class Claim:
 class Lease:
     """A claimed run. `abandoned` counts the executors that died with it.
 
-    `claimed` is the run as it was then, with the seconds that were left to it. `interruption` is set by the worker
-    before it cancels the executing task.
+    `claimed` is the run as it was then, with the seconds that were left to it, `waited_s` how long it had waited for
+    that, `age_then_s` how old it was. `interruption` is set by the worker before it cancels the executing task.
     """
 
     run_id: str
@@ -90,7 +93,15 @@ class Lease:
     attempt: int
     abandoned: int = 0
     claimed: Row | None = field(default=None, compare=False, repr=False)
+    waited_s: float = field(default=0.0, compare=False)
+    age_then_s: float = field(default=0.0, compare=False)
     interruption: Interruption | None = field(default=None, compare=False)
+    _since: float = field(default_factory=time.monotonic, compare=False, repr=False)
+
+    @property
+    def age_s(self) -> float:
+        """The seconds since the run was created."""
+        return self.age_then_s + time.monotonic() - self._since
 
     @property
     def told(self) -> dict[str, str]:
@@ -134,6 +145,9 @@ def new_claim(owner: str, abilities: Collection[Ability] = (), per_project: int 
 
 left_s = (runs.c.expires_at - unix_now).label("left_s")
 """The seconds until a run expires."""
+
+waited_s = cast(func.extract("epoch", func.now() - runs.c.claimable_at), Double).label("waited_s")
+"""The seconds since a run was last in want of an executor."""
 
 lease_end: ColumnElement[datetime] = func.now() + text(f"interval '{LEASE_S} seconds'")
 """The instant at which a lease that is taken or renewed now runs out."""
@@ -186,7 +200,7 @@ class Leases(Generic[AnyLease]):
                 attempt=table.c.attempt + 1,
                 abandoned=table.c.abandoned + case((table.c.lease_token.is_not(None), 1), else_=0),
             )
-            .returning(table, *((left_s,) if self._of_runs else ()))
+            .returning(table, *((left_s, waited_s) if self._of_runs else ()))
         )
         self._heartbeat = (
             update(table)
@@ -243,7 +257,12 @@ class Leases(Generic[AnyLease]):
 
 
 def of_run(row: Row) -> Lease:
-    """The lease of a run that is claimed, and told with what is left to it."""
+    """The lease of a run that is claimed, and told with what is left to it.
+
+    Of a run that has waited for its client the age is known to a second only, as its creation is.
+    """
+    waited_s: float = row.get("waited_s", 0.0)
+    before_s = row["claimable_at"].timestamp() - row["created_at"]
     return Lease(
         row["id"],
         row["thread_id"],
@@ -252,6 +271,8 @@ def of_run(row: Row) -> Lease:
         row["attempt"],
         row["abandoned"],
         claimed=row,
+        waited_s=waited_s,
+        age_then_s=waited_s + (before_s if before_s > 1 else 0.0),
     )
 
 

@@ -52,6 +52,21 @@ class Pool:
         self._returned = asyncio.Event()
         self._looking = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
 
+    @property
+    def most(self) -> int:
+        """How many connections there are at most."""
+        return self._most
+
+    @property
+    def in_use(self) -> int:
+        """How many are lent, being opened or in doubt."""
+        return self._taken
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for one."""
+        return len(self._waiting)
+
     async def borrow(self) -> asyncpg.Connection:
         """A connection for the caller alone, who gives it back. Raises what `connect` raises, and `TimeoutError`."""
         while True:

@@ -83,6 +83,16 @@ class Sandboxes:
         """How many sandboxes wait for a thread."""
         return len(self._warm)
 
+    @property
+    def busy(self) -> int:
+        """How many sandboxes somebody uses or waits for."""
+        return sum(slot.sandbox is not None and slot.wanted_by > 0 for slot in self._slots.values())
+
+    @property
+    def idle(self) -> int:
+        """How many sandboxes wait for the next call of their threads."""
+        return sum(slot.is_idle for slot in self._slots.values())
+
     async def check(self) -> None:
         """Raise `SandboxUnavailableError` if sandboxes cannot be had now."""
         await self._engine.check()

@@ -16,6 +16,7 @@ from adlatus.runs.tools.code_interpreter import CodeInterpreter
 from adlatus.runs.tools.file_search import FileSearch
 from adlatus.runs.tools.work import ToolFailed as ToolFailed
 from adlatus.runs.tools.work import Work as Work
+from adlatus.telemetry.tracing import NO_SPAN, Attributes
 from adlatus.wire.common import Json
 from adlatus.wire.runs import Run
 from adlatus.wire.steps import ASKED, function_call
@@ -197,6 +198,22 @@ async def carry_out(work: Work, calls: Sequence[tuple[int, Call, Tool]]) -> None
 
 
 async def _carry_out(work: Work, place: int, call: Call, tool: Tool) -> None:
+    with work.resources.tracing.span(*_told_of(call, tool)) if work.resources.tracing else NO_SPAN:
+        await _carried_out(work, place, call, tool)
+
+
+def _told_of(call: Call, tool: Tool) -> tuple[str, Attributes]:
+    """The name of the span of a call, and what is said of it. A name that nobody knows is the model's invention."""
+    name = "unknown" if isinstance(tool, NotOffered) else _type(tool)
+    return f"execute_tool {name}", {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": name,
+        "gen_ai.tool.call.id": call.id,
+        "gen_ai.tool.type": "datastore" if isinstance(tool, FileSearch) else "extension",
+    }
+
+
+async def _carried_out(work: Work, place: int, call: Call, tool: Tool) -> None:
     match tool:
         case FileSearch():
             work.carried_out[call.id] = await file_search.carry_out(work, place, call, tool)

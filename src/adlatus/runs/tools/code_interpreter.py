@@ -3,6 +3,7 @@
 What a step keeps is enough to tell the model again exactly what it was told: `ASKED` has it.
 """
 
+import time
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -100,17 +101,20 @@ async def carry_out(work: Work, place: int, call: Call) -> None:
     try:
         await _execute(sandboxes, written, outcome)
     except SandboxUnavailableError as error:
+        work.resources.metrics.sandbox_failures.labels("unavailable").inc()
         raise _failed(str(error)) from error
     outcome.end()
 
 
 async def _execute(sandboxes: Sandboxes, written: str, outcome: "_Outcome") -> None:
     """Execute it; a sandbox that is lost before it has begun is replaced once."""
-    work = outcome.work
+    work, metrics = outcome.work, outcome.work.resources.metrics
     has_begun = False
     for is_last in (False, True):
+        asked_at = time.monotonic()
         try:
             async with sandboxes.use(work.thread_id) as sandbox:
+                metrics.sandbox_seconds.observe(time.monotonic() - asked_at)
                 await sandbox_sessions.record(
                     work.resources.database, work.thread_id, work.resources.executor_id, sandboxes.engine, sandbox.box
                 )
@@ -125,6 +129,7 @@ async def _execute(sandboxes: Sandboxes, written: str, outcome: "_Outcome") -> N
                 await _listen(sandbox, written, outcome)
                 return
         except SandboxLostError as error:
+            metrics.sandbox_failures.labels("lost").inc()
             log.warning("a sandbox was lost", reason=str(error), thread_id=work.thread_id)
             if has_begun:
                 outcome.log(f"The sandbox was lost ({error}): variables are gone, and files that were not kept.\n")

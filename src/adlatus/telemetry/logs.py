@@ -1,4 +1,4 @@
-"""What an operator sees: log lines and metrics. Knows neither HTTP nor runs; others count and log through it."""
+"""Log lines: one per event, to stderr, with the ids of the request and the run that they are about."""
 
 import json
 import logging
@@ -9,64 +9,9 @@ from typing import Any, Literal
 
 import orjson
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 # Without local variables: they hold keys and what people wrote
 _TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-
-
-class Metrics:
-    """The Prometheus registry of one server process."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "adlatus_http_requests", "HTTP requests answered", ["method", "route", "status"], registry=self.registry
-        )
-        self.request_seconds = Histogram(
-            "adlatus_http_request_seconds",
-            "Seconds from a request to the first byte of its answer",
-            ["route"],
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self.runs_ended = Counter(
-            "adlatus_runs", "Runs ended here, by final status", ["status"], registry=self.registry
-        )
-        self.runs_executing = Gauge("adlatus_runs_executing", "Runs executing in this process", registry=self.registry)
-        self.files_indexed = Counter(
-            "adlatus_vector_store_files",
-            "Files of vector stores that this process has indexed, by final status",
-            ["status"],
-            registry=self.registry,
-        )
-        self.files_indexing = Gauge(
-            "adlatus_vector_store_files_indexing", "Files that this process is indexing", registry=self.registry
-        )
-        self.first_token_seconds = Histogram(
-            "adlatus_run_first_token_seconds",
-            "Seconds from the request to the model to its first token",
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self.embeddings_available = Gauge(
-            "adlatus_embeddings_available",
-            "1 if files are found by what they mean, 0 if by their words only (degraded)",
-            registry=self.registry,
-        )
-        self.reranks = Counter(
-            "adlatus_reranks",
-            "Queries whose passages a reranker was to judge; after a failed one the search's own order stands",
-            ["outcome"],
-            registry=self.registry,
-        )
-        self.tokens = Counter("adlatus_tokens", "Tokens used, as models report them", ["kind"], registry=self.registry)
-
-    def render(self) -> bytes:
-        """The registry in Prometheus' text format."""
-        return generate_latest(self.registry)
 
 
 def configure_logging(style: Literal["auto", "console", "json"], level: str) -> None:
