@@ -66,7 +66,7 @@ bench: dev ## measure against the floors, print ratios, write bench-results.json
 	@$(BIN)/python -m bench
 
 requirements: dev ## compile the pinned requirements from pyproject.toml
-	@for args in "--extra local -o requirements.txt" "--extra local --extra dev -c requirements.txt -o requirements-dev.txt"; do \
+	@for args in "--extra local --extra otel -o requirements.txt" "--extra local --extra otel --extra dev -c requirements.txt -o requirements-dev.txt"; do \
 		$(COMPILE) $$args pyproject.toml || exit 1; \
 	done
 	@cd docker/sandbox && $(COMPILE) requirements.in

@@ -91,7 +91,7 @@ def create_app(
         ):
             app.state.resources, app.state.tracing = opened, opened.tracing
             app.state.worker = workers.runs
-            app.state.probes = Probes(opened, workers.runs and workers.runs.is_alive)
+            app.state.probes = Probes(opened, workers.runs.is_alive if workers.runs else None)
             app.state.gauges = Gauges(opened)
             async with administered(admin, opened, app.state.probes, app.state.gauges):
                 yield
