@@ -72,7 +72,7 @@ class Observe:
         headers["openai-processing-ms"] = str(round(seconds * 1000))
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "none")
+        route = spans.route_of(scope) or "none"
         counter, took = self._metrics.request(scope["method"], route, status)
         counter.inc()
         took.observe(seconds)

@@ -7,6 +7,9 @@ from adlatus.api.deps import SEEN
 from adlatus.telemetry.metrics import METHODS
 from adlatus.telemetry.tracing import NO_SPAN, Span, Tracing
 
+PREFIXES = ("/v1", "/openai/v1", "/openai")
+"""Where the API lives, the longest first of those that begin alike."""
+
 UNTRACED = frozenset(("/healthz", "/readyz", "/metrics"))
 """What machines ask all the time."""
 
@@ -34,9 +37,21 @@ def of(tracing: Tracing, scope: Scope, request_id: str) -> Span:
     )
 
 
+def route_of(scope: Scope) -> str | None:
+    """The template of the path that a request was routed by; None where there is no such route.
+
+    FastAPI tells it without the prefix under which a router is included.
+    """
+    route: str | None = getattr(scope.get("route"), "path", None)
+    if route is None:
+        return None
+    prefix = next((prefix for prefix in PREFIXES if scope["path"].startswith(f"{prefix}/")), "")
+    return route if route.startswith(prefix) else prefix + route
+
+
 def end(span: Span, scope: Scope, status: int) -> None:
     """Say how the request was answered; 0 says that it was not, because its client had left."""
-    route = getattr(scope.get("route"), "path", None)
+    route = route_of(scope)
     if route:
         span.rename(f"{_method(scope)} {route}")
     span.set(

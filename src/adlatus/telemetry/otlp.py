@@ -20,7 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from adlatus import __version__
 from adlatus.telemetry.tracing import Attributes, Kind, Span
 
-LAST_S = 5
+LAST_S = 3
 """How long a stop waits for the last spans to be sent."""
 
 _KINDS = {"internal": SpanKind.INTERNAL, "server": SpanKind.SERVER, "client": SpanKind.CLIENT}
@@ -31,19 +31,18 @@ _CONTEXT = TraceContextTextMapPropagator()
 async def sending(instance_id: str) -> AsyncIterator["OtlpTracing"]:
     """Tracing until the block is left; what is left then is sent, if the collector takes it soon."""
     resource = Resource.create({"service.version": __version__, "service.instance.id": instance_id})
-    if resource.attributes["service.name"] in ("unknown_service", ""):  # OTEL_SERVICE_NAME was not set
+    if str(resource.attributes["service.name"]).startswith("unknown_service"):  # OTEL_SERVICE_NAME was not set
         resource = resource.merge(Resource({"service.name": "adlatus"}))
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    exporter, provider = OTLPSpanExporter(), TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     try:
         yield OtlpTracing(provider)
     finally:
-        try:
-            async with asyncio.timeout(LAST_S):
-                await asyncio.to_thread(provider.force_flush, LAST_S * 1000)
-        except TimeoutError:
-            pass
-        await asyncio.to_thread(provider.shutdown)
+        ending = asyncio.create_task(asyncio.to_thread(provider.shutdown))  # it sends what is left
+        await asyncio.wait([ending], timeout=LAST_S)
+        if not ending.done():
+            exporter.shutdown()  # type: ignore[no-untyped-call]  # it tries no more
+        await ending
 
 
 class OtlpTracing:
