@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.conftest import BETA, MACHINE_DATA_DIR
+from tests.conftest import BETA, MACHINE_DATA_DIR, missing
 from tests.runs.transcripts import eventually
 from tests.witness import WITNESS
 
@@ -170,6 +170,23 @@ def data_folder() -> Iterator[Path]:
                 postmaster.send_signal(signal.SIGQUIT)
                 postmaster.wait(20)
         shutil.rmtree(root)
+
+
+@contextmanager
+def small_disk(size_mb: int) -> Iterator[Path]:
+    """A disk of its own, which an ordinary user may enter."""
+    if os.geteuid() != 0:
+        missing("root", "only root mounts a small disk")
+    with data_folder() as folder:
+        folder.mkdir(mode=0o755)
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size_mb}m,mode=755", "adlatus-tests", str(folder)]
+        mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+        if mounted.returncode:
+            missing("root", f"no small disk can be mounted: {mounted.stderr.strip()}")
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @contextmanager

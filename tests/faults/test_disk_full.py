@@ -1,7 +1,6 @@
 """A data folder on a disk that is full: what cannot be kept is refused, what was kept stays, and it goes on."""
 
 import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -10,8 +9,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.conftest import missing
-from tests.faults.processes import data_folder, serve
+from tests.faults.processes import serve, small_disk
 from tests.runs.transcripts import Conversation, converse, eventually, sent
 
 pytestmark = pytest.mark.slow
@@ -21,19 +19,8 @@ SIZE_MB = 240
 
 @pytest.fixture
 def disk() -> Iterator[Path]:
-    """A small disk of its own, which an ordinary user may enter."""
-    if os.geteuid() != 0:
-        missing("root", "only root mounts a small disk")
-    with data_folder() as folder:
-        folder.mkdir(mode=0o755)
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m,mode=755", "adlatus-tests", str(folder)]
-        mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-        if mounted.returncode:
-            missing("root", f"no small disk can be mounted: {mounted.stderr.strip()}")
-        try:
-            yield folder
-        finally:
-            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with small_disk(SIZE_MB) as folder:
+        yield folder
 
 
 def fill(disk: Path) -> Path:

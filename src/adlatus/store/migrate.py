@@ -30,6 +30,11 @@ def head() -> str:
     return revision
 
 
+def knows(revision: str) -> bool:
+    """Whether this version has a revision."""
+    return revision in {script.revision for script in ScriptDirectory(str(_scripts())).walk_revisions()}
+
+
 async def current(dsn: str) -> str | None:
     """The revision of a database; None for an empty one."""
     connection = await asyncpg.connect(plain_dsn(dsn), timeout=10)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from typing import Literal, Protocol, Self
+from urllib.parse import urlsplit
 
 from adlatus.errors import StartupError
 
@@ -75,13 +76,14 @@ async def open_tracing(instance_id: str) -> AsyncIterator[Tracing | None]:
     if not configured():
         yield None
         return
-    _check()
+    check()
     otlp = importlib.import_module("adlatus.telemetry.otlp")
     async with otlp.sending(instance_id) as tracing:
         yield tracing
 
 
-def _check() -> None:
+def check() -> str:
+    """The collector that is named, without what may be secret in its address. Raises `StartupError` with advice."""
     name = next(name for name in ENDPOINTS if os.environ.get(name))
     if not all(map(_is_there, PACKAGES)):
         raise StartupError(
@@ -99,6 +101,8 @@ def _check() -> None:
     exporter = os.environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
     if exporter != "otlp":
         raise StartupError(f"OTEL_TRACES_EXPORTER may be 'otlp' or 'none', not '{exporter}'.")
+    parts = urlsplit(os.environ[name])
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _is_there(package: str) -> bool:

@@ -1,6 +1,7 @@
 """The index on a Qdrant server or cluster, shared by any number of processes."""
 
 import asyncio
+import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import urlsplit
@@ -26,12 +27,16 @@ _REFUSED = (401, 403)
 @asynccontextmanager
 async def open_qdrant(url: str, api_key: str | None) -> AsyncIterator["QdrantIndex"]:
     """The index on a server, which is not asked before it is needed: `ping` tells whether it answers."""
-    client = AsyncQdrantClient(
-        url=url,
-        api_key=api_key,
-        timeout=_TIMEOUT_S,
-        check_compatibility=False,  # it would ask the server here and now, and block the loop
-    )
+    if api_key and not url.startswith("https:"):
+        log.warning("the key of the vector database is sent unencrypted", url=_shown(url))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Api key is used with an insecure connection")  # past the log, to stderr
+        client = AsyncQdrantClient(
+            url=url,
+            api_key=api_key,
+            timeout=_TIMEOUT_S,
+            check_compatibility=False,  # it would ask the server here and now, and block the loop
+        )
     try:
         yield QdrantIndex(client, _shown(url))
     finally:

@@ -1,64 +1,34 @@
-"""`adlatus doctor`: checks every component as `serve` would use it and prints a table with advice."""
+"""The checks of what is outside of the process: each component is opened as `serve` would open it, and asked."""
 
 import asyncio
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 
 import asyncpg
-import httpx
 
 from adlatus.backends.blobs import open_blobs, why
 from adlatus.backends.llm import Llm
 from adlatus.backends.postgres import attach
 from adlatus.backends.refusals import ModelError
+from adlatus.backends.rerank import open_reranker
 from adlatus.backends.routing import Endpoint
 from adlatus.backends.sandbox.engine import SandboxUnavailableError
 from adlatus.backends.sandbox.picking import pick_engine
 from adlatus.backends.upstreams import open_clients
 from adlatus.backends.vectors.qdrant import open_qdrant
+from adlatus.doctor.finding import Finding
 from adlatus.errors import StartupError, Unavailable
 from adlatus.rehearsal.script import load
 from adlatus.resources import EMBEDDINGS_ADVICE, index_folder, open_local_model, open_routing, pick_embedder
 from adlatus.settings import Settings
 from adlatus.store import migrate
+from adlatus.telemetry import Metrics
 
 EMBEDDING_S = 20
 INDEX_S = 5
 SANDBOX_S = 20
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What is known of one component. `ok` is None where there is nothing to check."""
-
-    component: str
-    ok: bool | None
-    found: str
-    advice: str = ""
-
-
-async def examine(settings: Settings) -> int:
-    """Print a table of findings; 1 if a configured component is down, else 0."""
-    findings = [
-        await _database(settings),
-        await _storage(settings),
-        *await _models(settings),
-        await _index(settings),
-        await _embeddings(settings),
-        await _code(settings),
-        await _keys(settings),
-        await _server(settings),
-    ]
-    marks = {True: "ok", False: "FAILS", None: "-"}
-    width = max(len(finding.component) for finding in findings)
-    for finding in findings:
-        print(f"{finding.component:<{width}}  {marks[finding.ok]:<5}  {finding.found}")
-        if finding.advice:
-            print(f"{'':<{width}}         {finding.advice}")
-    return 1 if any(finding.ok is False for finding in findings) else 0
-
-
-async def _database(settings: Settings) -> Finding:
+async def database(settings: Settings) -> Finding:
     try:
         if settings.database_url is None:
             embedded = await attach(settings.data_dir)
@@ -74,12 +44,15 @@ async def _database(settings: Settings) -> Finding:
         return Finding("database", False, str(error))
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, ValueError) as error:
         return Finding("database", False, f"cannot connect: {error}", "Check ADLATUS_DATABASE_URL and the server.")
+    if revision is not None and not migrate.knows(revision):
+        newer = "Use the Adlatus that has migrated it: this one is older."
+        return Finding("database", False, f"at revision {revision}, which this version does not know", newer)
     if revision != migrate.head():
         return Finding("database", False, f"at revision {revision or 'none'}", "Run `adlatus migrate`.")
     return Finding("database", True, f"at revision {revision}")
 
 
-async def _storage(settings: Settings) -> Finding:
+async def storage(settings: Settings) -> Finding:
     """Whether files can be written and read."""
     if settings.storage_url is None and not settings.data_dir.exists():
         return Finding("storage", None, f"a folder of {settings.data_dir}; `adlatus serve` makes it")
@@ -95,7 +68,7 @@ async def _storage(settings: Settings) -> Finding:
     return Finding("storage", True, blobs.shown)
 
 
-async def _models(settings: Settings) -> list[Finding]:
+async def models(settings: Settings) -> list[Finding]:
     """One finding for each endpoint: whether it answers, and offers the models that names lead to."""
     try:
         if settings.model_base_url is None and settings.models_file is None:
@@ -106,7 +79,7 @@ async def _models(settings: Settings) -> list[Finding]:
         return [Finding("model", False, str(error))]
 
 
-async def _index(settings: Settings) -> Finding:
+async def index(settings: Settings) -> Finding:
     """Whether the vector database answers. The embedded one is its server's alone, which tells of it by /readyz."""
     if settings.qdrant_url is None:
         return Finding("index", None, f"embedded Qdrant, in {index_folder(settings)}")
@@ -122,7 +95,7 @@ async def _index(settings: Settings) -> Finding:
     return Finding("index", True, f"Qdrant at {index.shown}")
 
 
-async def _embeddings(settings: Settings) -> Finding:
+async def embeddings(settings: Settings) -> Finding:
     """Whether a text becomes a vector, by the model that files would be indexed with."""
     async with AsyncExitStack() as stack:
         try:
@@ -142,7 +115,23 @@ async def _embeddings(settings: Settings) -> Finding:
     return Finding("embeddings", True, f"{embedder.name}, {len(vector)} dimensions")
 
 
-async def _code(settings: Settings) -> Finding:
+async def reranker(settings: Settings) -> Finding:
+    """Whether a passage is judged."""
+    if settings.rerank_url is None:
+        return Finding("reranker", None, "none")
+    try:
+        async with open_reranker(settings, Metrics().reranks) as opened:
+            assert opened is not None
+            await opened.scores("Is anybody there?", ["Yes."])
+    except StartupError as error:
+        return Finding("reranker", False, str(error))
+    except ModelError as error:
+        advice = "Check ADLATUS_RERANK_URL, ADLATUS_RERANK_API_KEY and ADLATUS_RERANK_MODEL (docs/retrieval.md)."
+        return Finding("reranker", False, error.message, advice)
+    return Finding("reranker", True, "it answers")
+
+
+async def code(settings: Settings) -> Finding:
     """Which sandboxes code would be executed in, and what they do not protect from."""
     if settings.sandbox == "off":
         return Finding("code", None, "not executed: ADLATUS_SANDBOX=off")
@@ -178,24 +167,3 @@ async def _endpoint(llm: Llm, endpoint: Endpoint) -> Finding:
     if absent := [model for model in wanted if model not in offered]:
         return Finding(name, False, f"no model '{absent[0]}' there", f"It offers: {', '.join(offered[:20])}")
     return Finding(name, True, f"{shown} offers {len(offered)} model(s)")
-
-
-async def _keys(settings: Settings) -> Finding:
-    if settings.keys:
-        return Finding("keys", True, f"{len(settings.keys)} configured")
-    return Finding("keys", None, "none: loopback only", "Set ADLATUS_API_KEYS to serve other machines.")
-
-
-async def _server(settings: Settings) -> Finding:
-    url = f"http://{settings.host}:{settings.port}/readyz"
-    headers = {"authorization": f"Bearer {settings.keys[0].secret.get_secret_value()}"} if settings.keys else {}
-    try:
-        async with httpx.AsyncClient(timeout=3, trust_env=False) as client, asyncio.timeout(5):
-            response = await client.get(url, headers=headers)
-            state = response.json()
-    except (httpx.HTTPError, ValueError, TimeoutError):
-        return Finding("server", None, f"none answers at {url}")
-    broken = {name: what for name, what in state.get("components", {}).items() if what != "ok"}
-    if broken or response.status_code != httpx.codes.OK:
-        return Finding("server", False, f"{url} says: {broken or state}", "Its log has the details.")
-    return Finding("server", True, f"{url} is ready")
