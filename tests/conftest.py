@@ -283,7 +283,12 @@ class NoBoxes:
 
 @contextmanager
 def serving(
-    loop: Loop, settings: Settings, *, executor: bool = True, sandboxes: Sandboxes | None = None
+    loop: Loop,
+    settings: Settings,
+    *,
+    executor: bool = True,
+    sandboxes: Sandboxes | None = None,
+    admin: socket.socket | None = None,
 ) -> Iterator[Server]:
     """A server with these settings on a free port, in the loop, until the block is left.
 
@@ -295,7 +300,7 @@ def serving(
         resources = loop.run(stack.enter_async_context(open_resources(settings, Metrics(), executes=executor)))
         if sandboxes:
             resources = replace(resources, code=Availability(sandboxes))
-        app = create_app(settings, resources=resources, executor=executor)
+        app = create_app(settings, resources=resources, executor=executor, admin=admin)
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         watched = WITNESS.watching(app)

@@ -165,7 +165,7 @@ async def working(resources: Resources, *, runs: bool, ingestion: bool) -> Async
 async def housekeeping(resources: Resources) -> AsyncIterator[None]:
     """What every process does for all, until the block is left: what is overdue expires, whoever created it."""
     tasks = [
-        asyncio.create_task(expire_forever(resources.database, resources.events)),
+        asyncio.create_task(expire_forever(resources.database, resources.events, resources.metrics)),
         asyncio.create_task(sweep_forever(resources.database, resources.blobs)),
         asyncio.create_task(chunks.sweep_forever(resources)),
         asyncio.create_task(deserted.sweep_forever(resources)),

@@ -121,7 +121,7 @@ async def modify_run(db: Db, project: Project, thread_id: ThreadId, run_id: RunI
 @router.post("/threads/{thread_id}/runs/{run_id}/cancel", response_model=Run)
 async def cancel_run(opened: Opened, project: Project, thread_id: ThreadId, run_id: RunId) -> Response:
     """Cancel a run."""
-    run = await commands.cancel(opened.database, opened.events, project, thread_id, run_id)
+    run = await commands.cancel(opened.database, opened.events, project, thread_id, run_id, metrics=opened.metrics)
     return json_response(run.json_bytes())
 
 

@@ -23,6 +23,7 @@ from adlatus.store.leases import Claim, Lease
 from adlatus.store.seen import SeenAssistants
 from adlatus.store.tables import assistants, runs
 from adlatus.store.tables import threads as threads_table
+from adlatus.telemetry import Metrics
 from adlatus.wire import events as wire
 from adlatus.wire.common import Json
 from adlatus.wire.runs import (
@@ -195,7 +196,15 @@ def _refused_outputs(status: str) -> InvalidRequest:
     return InvalidRequest(f'Runs in status "{status}" do not accept tool outputs.')
 
 
-async def cancel(database: Database, events: EventLog, project_id: str, thread_id: str, run_id: str) -> Run:
+async def cancel(
+    database: Database,
+    events: EventLog,
+    project_id: str,
+    thread_id: str,
+    run_id: str,
+    *,
+    metrics: Metrics | None = None,
+) -> Run:
     """Cancel a run; the answer says `cancelling`. Raises `NotFound`, and `InvalidRequest` where it is too late."""
     scope = {"project_id": project_id, "thread_id": thread_id}
     async with database.transaction() as tx:
@@ -207,6 +216,8 @@ async def cancel(database: Database, events: EventLog, project_id: str, thread_i
         await leases.wake(tx)
     if frames:
         await events.tell(run_id, attempt, frames)
+        if metrics:
+            metrics.runs_ended.labels(RunStatus.CANCELLED).inc()
     return Run.of(cancelling)
 
 

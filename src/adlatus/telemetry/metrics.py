@@ -35,6 +35,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.described: list[tuple[str, str, str]] = []
         self._http()
         self._runs()
         self._models()
@@ -68,14 +69,20 @@ class Metrics:
 
     # --- What there is
 
-    def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
-        return Counter(f"adlatus_{name}", help_text, labels, registry=self.registry)
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        self._describe(f"{name}_total", "counter", meaning, labels)
+        return Counter(f"adlatus_{name}", meaning, labels, registry=self.registry)
 
-    def _gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
-        return Gauge(f"adlatus_{name}", help_text, labels, registry=self.registry)
+    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        self._describe(name, "gauge", meaning, labels)
+        return Gauge(f"adlatus_{name}", meaning, labels, registry=self.registry)
 
-    def _seconds(self, name: str, help_text: str, *labels: str, buckets: tuple[float, ...] = _RUNS) -> Histogram:
-        return Histogram(f"adlatus_{name}_seconds", help_text, labels, buckets=buckets, registry=self.registry)
+    def _seconds(self, name: str, meaning: str, *labels: str, buckets: tuple[float, ...] = _RUNS) -> Histogram:
+        self._describe(f"{name}_seconds", "histogram", meaning, labels)
+        return Histogram(f"adlatus_{name}_seconds", meaning, labels, buckets=buckets, registry=self.registry)
+
+    def _describe(self, name: str, kind: str, meaning: str, labels: tuple[str, ...]) -> None:
+        self.described.append((f"adlatus_{name}" + (f"{{{', '.join(labels)}}}" if labels else ""), kind, meaning))
 
     def _http(self) -> None:
         self.requests = self._counter("http_requests", "HTTP requests answered", "method", "route", "status")
@@ -159,3 +166,9 @@ class Metrics:
         self.database_connections_max = self._gauge(
             "database_connections_max", "Connections to the database that this process opens at most"
         )
+
+
+def table() -> str:
+    """All that this project measures, as docs/observing.md has it."""
+    rows = [f"| `{name}` | {kind} | {meaning} |" for name, kind, meaning in Metrics().described]
+    return "\n".join(["| Metric | Type | Meaning |", "|---|---|---|", *rows])
