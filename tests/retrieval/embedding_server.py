@@ -78,7 +78,9 @@ def embedding_server() -> Iterator[Embeddings]:
     """Run one until the block is left."""
     embeddings = Embeddings()
 
-    def respond(_request: BaseHTTPRequestHandler, body: bytes) -> Answer:
+    def respond(request: BaseHTTPRequestHandler, body: bytes) -> Answer:
+        if request.command == "GET":  # it has no list of models
+            return 404, b"{}"
         status, answer = embeddings.answer(json.loads(body)["input"])
         return status, json.dumps(answer).encode()
 

@@ -93,7 +93,7 @@ async def _listed(llm: Llm, endpoint: Endpoint) -> dict[str, Json] | ModelError:
     try:
         return {model["id"]: model for model in await llm.models(endpoint)}
     except ModelError as error:
-        log.warning("endpoint does not list its models", endpoint=endpoint.name, error=error.message)
+        log.warning("endpoint does not list its models", endpoint=endpoint.name, error=str(error))
         return error
 
 

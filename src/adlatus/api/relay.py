@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 from adlatus.api import embeddings
 from adlatus.api.deps import Opened, keyed_router, read_json
 from adlatus.api.leaving import until_client_leaves
+from adlatus.backends.refusals import without_keys
 from adlatus.backends.relay import Relay, answer_headers
 from adlatus.backends.routing import LOCAL, Route
 from adlatus.backends.upstreams import TRANSPORT_ERRORS, told
@@ -56,6 +57,7 @@ class Relayed(Response):
 
     def __init__(self, relay: Relay, route: Route, path: str, body: bytes, headers: Mapping[str, str]) -> None:
         super().__init__()
+        self._endpoint = route.endpoint
         self._opening = relay.open(route, path, body, headers)
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,7 +68,8 @@ class Relayed(Response):
             await send({"type": "http.response.start", "status": answer.status_code, "headers": answer_headers(answer)})
             try:
                 async for piece in answer.aiter_raw():
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    body = without_keys(piece, self._endpoint) if answer.is_error else piece
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
             except TRANSPORT_ERRORS as error:
                 # Without the end of its body the answer is seen to be broken off, as it is
                 log.warning("the upstream broke its answer off", error=told(error))

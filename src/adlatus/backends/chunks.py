@@ -74,7 +74,7 @@ class Reading:
             self.fault = ModelError("The model endpoint sent a chunk that is not an object.", "server_error")
         elif faults.is_fault(chunk):
             fault = faults.of(chunk)
-            self.fault = ModelError(f"The model endpoint reported an error: {fault.said}", fault.code)
+            self.fault = ModelError(f"The model endpoint reported an error: {fault.said}", fault.code, fault.said)
         else:
             self.begun = self.begun or "choices" in chunk
             if reason := _finish_reason(chunk):

@@ -16,6 +16,8 @@ import aiohttp
 import structlog
 from aiohttp.connector import AddrInfoType
 
+from adlatus.settings import host_name
+
 log = structlog.get_logger(__name__)
 
 TOTAL_S = 20.0
@@ -68,7 +70,7 @@ class Images:
                     return _failed(url, f"the answer was {response.status}")
                 content = await _read(response, budget)
         except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
-            log.info("image could not be fetched", url=url, error=repr(error))
+            log.info("image could not be fetched", host=host_name(url), error=type(error).__name__)
             return _failed(url, "nothing public answers there")
         shown = data_url(content)
         if budget.left_bytes < 0:

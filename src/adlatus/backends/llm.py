@@ -76,7 +76,7 @@ class Llm:
                 if begun or last or wait_s is None:
                     raise again.error from again
                 if attempt == 1 or not again.loading:
-                    said = again.error.message
+                    said = str(again.error)
                     log.warning("model request failed, trying again", error=said, wait_s=round(wait_s, 2))
                 await asyncio.sleep(wait_s)
             else:

@@ -9,20 +9,26 @@ import structlog
 from adlatus.backends import faults
 from adlatus.backends.routing import Endpoint
 from adlatus.backends.upstreams import Answer, key_refused, the
+from adlatus.settings import host_name
 
 log = structlog.get_logger(__name__)
 
 LOADING_POLL_S = 0.5
 BACKOFF_S = 0.5
+SHORTEST_KEY = 8
 MAX_WAIT_S = 20.0
 """A `retry-after` above this is not waited for."""
 
 
 class ModelError(Exception):
-    """The model gave no answer, or only a part of one. `code` is one of a run's `last_error.code`."""
+    """The model gave no answer, or only a part of one. `code` is one of a run's `last_error.code`.
 
-    def __init__(self, message: str, code: faults.Code) -> None:
-        super().__init__(message)
+    `said` is the part of the message that is the endpoint's: it may repeat what it was sent, so that the error as a
+    string, which logs have, is without it.
+    """
+
+    def __init__(self, message: str, code: faults.Code, said: str = "") -> None:
+        super().__init__(message.replace(said, "…") if said else message)
         self.message = message
         self.code = code
 
@@ -31,7 +37,7 @@ class Again(Exception):  # noqa: N818 - not an error yet
     """This attempt failed in a way that another may not."""
 
     def __init__(self, error: ModelError, wait_s: float | None = None, *, loading: bool = False) -> None:
-        super().__init__(error.message)
+        super().__init__(str(error))
         self.error = error
         self.wait_s = wait_s
         self.loading = loading
@@ -42,16 +48,16 @@ def refusal(response: Answer, content: bytes, endpoint: Endpoint, model: str | N
 
     `model` is None where no model was asked for.
     """
-    status, fault, where = response.status_code, faults.read(content), the(endpoint)
+    status, fault, where = response.status_code, faults.read(without_keys(content, endpoint)), the(endpoint)
     match status:
         case 429 if not fault.out_of_quota:
-            error = ModelError(fault.said or "Rate limit reached for the model.", "rate_limit_exceeded")
+            error = ModelError(fault.said or "Rate limit reached for the model.", "rate_limit_exceeded", fault.said)
             return Again(error, _asked_wait_s(response, fault))
         case 503 if fault.loading:
             said = f"{where} is still loading its model ({status}): wait until it has, then run again. It said: "
-            return Again(ModelError(said + fault.said, "server_error"), LOADING_POLL_S, loading=True)
+            return Again(ModelError(said + fault.said, "server_error", fault.said), LOADING_POLL_S, loading=True)
         case _ if status >= 500 or status == httpx.codes.REQUEST_TIMEOUT:
-            return Again(ModelError(f"{where} failed ({status}): {fault.said}", "server_error"))
+            return Again(ModelError(f"{where} failed ({status}): {fault.said}", "server_error", fault.said))
         case _:
             raise _final(response, fault, endpoint, model)
 
@@ -61,25 +67,35 @@ def _final(response: Answer, fault: faults.Fault, endpoint: Endpoint, model: str
     status, where, set_by = response.status_code, the(endpoint), endpoint.set_by
     match status:
         case 402 | 429:
-            return ModelError(fault.said or "The quota of the model endpoint is used up.", "rate_limit_exceeded")
+            used_up = fault.said or "The quota of the model endpoint is used up."
+            return ModelError(used_up, "rate_limit_exceeded", fault.said)
         case 401 | 403:
-            log.warning("model endpoint refused its key", endpoint=endpoint.name, status=status, said=fault.said)
+            log.warning("model endpoint refused its key", endpoint=endpoint.name, status=status)
             return ModelError(key_refused(endpoint, status), "server_error")  # what it said may repeat the key
         case 400 | 404 if model and fault.of_the_model(status):
             what = f"does not know the model '{model}' ({status}): name one that it has, or set {set_by['model']}."
         case 404:
             what = f"has nothing at this address (404): check {set_by['base_url']}, which usually ends in /v1."
         case 400 | 413 | 422:
-            return ModelError(f"{where} refused the request ({status}): {fault.said}", "invalid_prompt")
+            return ModelError(f"{where} refused the request ({status}): {fault.said}", "invalid_prompt", fault.said)
         case 301 | 302 | 303 | 307 | 308:
-            location = response.headers.get("location", "")[:200]  # the log's alone: it may hold a password
-            log.warning("model endpoint redirects", endpoint=endpoint.name, status=status, location=location)
+            location = host_name(response.headers.get("location", ""))  # of the rest some may be secret
+            log.warning("model endpoint redirects", endpoint=endpoint.name, status=status, to=location[:200])
             what = f"redirects elsewhere ({status}), which is not followed: correct {set_by['base_url']}."
         case 201 | 202 | 204:
             what = f"answered with status {status}, not as a model endpoint does: check {set_by['base_url']}."
         case _:
-            return ModelError(f"{where} answered with status {status}: {fault.said}", "server_error")
-    return ModelError(f"{where} {what} It said: {fault.said}" if fault.said else f"{where} {what}", "server_error")
+            return ModelError(f"{where} answered with status {status}: {fault.said}", "server_error", fault.said)
+    it_said = f" It said: {fault.said}" if fault.said else ""
+    return ModelError(f"{where} {what}{it_said}", "server_error", fault.said)
+
+
+def without_keys(content: bytes, endpoint: Endpoint) -> bytes:
+    """What an endpoint says, as long as it is, without this server's keys for it, should it repeat them."""
+    for value in endpoint.headers.values():
+        if len(secret := value.removeprefix("Bearer ").encode()) >= SHORTEST_KEY:
+            content = content.replace(secret, b"*" * len(secret))
+    return content
 
 
 def _asked_wait_s(response: Answer, fault: faults.Fault) -> float | None:

@@ -18,7 +18,7 @@ from prometheus_client import Counter
 
 from adlatus.backends.embeddings import clean
 from adlatus.backends.models_file import NO_HEADER, checked_url, key_headers, unfit_header
-from adlatus.backends.refusals import Again, ModelError, refusal, wait_before
+from adlatus.backends.refusals import Again, ModelError, refusal, wait_before, without_keys
 from adlatus.backends.routing import Endpoint
 from adlatus.backends.upstreams import TRANSPORT_ERRORS, Clients, beginning, open_clients, the, unreachable
 from adlatus.errors import StartupError
@@ -144,7 +144,7 @@ class HttpReranker:
                 wait_s = wait_before(attempt + 1, again.wait_s)
                 if wait_s is None:
                     raise again.error from again
-                log.warning("reranking request failed, trying again", error=again.error.message, wait_s=wait_s)
+                log.warning("reranking request failed, trying again", error=str(again.error), wait_s=wait_s)
                 await asyncio.sleep(wait_s)
         try:
             return await self._attempt(request, texts)
@@ -171,8 +171,8 @@ class HttpReranker:
     def _refusal(self, response: httpx.Response, content: bytes) -> Exception:
         match response.status_code:
             case 400 | 422 as status:
-                said = content[:200].decode(errors="replace")
-                return _NotUnderstoodError(self._failure(f"refused the request ({status}). It said: {said}"))
+                said = without_keys(content, self._endpoint)[:200].decode(errors="replace")
+                return _NotUnderstoodError(self._failure(f"refused the request ({status}). It said: {said}", said))
             case 404 | 405 as status:
                 return self._failure(
                     f"has no reranker at this address ({status}): check ADLATUS_RERANK_URL. {_USUALLY}"
@@ -180,8 +180,8 @@ class HttpReranker:
             case _:
                 return refusal(response, content, self._endpoint, self._model)
 
-    def _failure(self, what: str) -> ModelError:
-        return ModelError(f"{the(self._endpoint)} {what}", "server_error")
+    def _failure(self, what: str, said: str = "") -> ModelError:
+        return ModelError(f"{the(self._endpoint)} {what}", "server_error", said)
 
 
 def read(content: bytes, texts: int) -> list[float]:

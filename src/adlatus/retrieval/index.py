@@ -215,7 +215,8 @@ async def _fail(lease: FileLease, resources: Resources, error: FileError) -> Non
         resources.metrics.files_indexed.labels("failed").inc()
         if resources.tracing:
             resources.tracing.current().fail(error.code)
-        log.info("file cannot be searched", code=error.code, reason=error.message)
+        reason = None if error.code == "server_error" else error.message  # of a server, it may repeat the file
+        log.info("file cannot be searched", code=error.code, reason=reason)
 
 
 async def _missing(lease: FileLease, resources: Resources) -> None:

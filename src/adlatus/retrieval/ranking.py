@@ -216,7 +216,7 @@ async def _reranked(reranker: Reranker, asked: Sequence[_Asked], question: Quest
         error = _first(failed)
         if not isinstance(error, ModelError):
             raise
-        log.warning("search goes on without reranking", error=error.message)
+        log.warning("search goes on without reranking", error=str(error))
         return None
     return [Scored(chunk, score) for chunks, task in tasks for chunk, score in zip(chunks, task.result(), strict=True)]
 

@@ -45,7 +45,7 @@ def _route(resources: Resources) -> Route | None:
     try:
         return resources.llm.routing.for_assistants(name)
     except InvalidRequest as error:
-        log.warning("queries are not rewritten", reason=error.message)
+        log.warning("queries are not rewritten", reason=str(error))
         return None
 
 

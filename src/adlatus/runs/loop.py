@@ -130,7 +130,7 @@ async def _executed(lease: Lease, resources: Resources) -> bool:
                 ending = await _to_an_ending(lease, _account(journal, resources)) or ending
             ending = await _end(journal, ending)
             observing.ended(lease, resources, ending)
-            log.info("run ended", status=str(ending.status), error=ending.error and ending.error.message)
+            log.info("run ended", status=str(ending.status), error=ending.error and ending.error.code)
         else:
             log.info("run waits for its client", calls=len(journal.turn.calls))
     except LeaseLost:
@@ -161,8 +161,10 @@ async def _to_an_ending(lease: Lease, work: Coroutine[Any, Any, Ending | None]) 
     try:
         return await work
     except ModelError as error:
+        log.warning("the model gave no answer", error=str(error))
         return failed(LastError(code=error.code, message=error.message))
     except tools.ToolFailed as error:
+        log.warning("a tool failed", error=str(error.__cause__ or error))
         return failed(error.error)
     except (prompt.RefusedImage, ImageError, InvalidRequest) as error:  # such as a model that is routed no longer
         return failed(LastError(code="invalid_prompt", message=str(error)))

@@ -103,7 +103,7 @@ class EndpointEmbedder:
                 last = time.monotonic() >= loading_until if again.loading else attempt >= ATTEMPTS
                 if last or wait_s is None:
                     raise again.error from again
-                said = again.error.message
+                said = str(again.error)
                 log.warning("embedding request failed, trying again", error=said, wait_s=round(wait_s, 2))
             await asyncio.sleep(wait_s)
         raise AssertionError("the attempts are counted without end")
