@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import literal, select
 
+from adlatus.backends.embeddings.endpoint import EndpointEmbedder
 from adlatus.backends.refusals import ModelError
 from adlatus.backends.routing import Endpoint
 from adlatus.errors import ApiError, Unavailable
@@ -28,7 +29,7 @@ _ONE = select(literal(1))
 class Readiness:
     """Whether requests can be answered and work done, and the state of each component: `ok`, or what is wrong.
 
-    `models` are the endpoints, by their names; a model that is down makes nothing unready.
+    `models` are the endpoints, by their names, and what embeds; a model that is down makes nothing unready.
     """
 
     ready: bool
@@ -72,8 +73,18 @@ class Probes:
                 asked = [each for each in llm.routing.addressed if each.lists_models]
                 states = await asyncio.gather(*map(self._endpoint, asked))
                 self._models = {each.name: state for each, state in zip(asked, states, strict=True)}
+                self._models["embeddings"] = self._embeddings()
                 self._models_asked_at = time.monotonic()
         return self._models
+
+    def _embeddings(self) -> str:
+        match self._resources.embedder:
+            case None:
+                return "none: files are found by their words only"
+            case EndpointEmbedder() as embedder:
+                return self._models.get(embedder.endpoint.name, OK)
+            case _:
+                return OK
 
     async def _endpoint(self, endpoint: Endpoint) -> str:
         return await state_of(self._resources.llm.reach(endpoint))

@@ -45,8 +45,10 @@ def test_a_model_that_is_down_is_shown_and_makes_nothing_unready(operated: tuple
     server, admin = operated
     for url in (f"{admin}/readyz", f"{server.url}/readyz"):
         ready = httpx.get(url, headers={"Authorization": "Bearer key"})
-        [said] = ready.json()["models"].values()
+        shown = ready.json()["models"]
         assert ready.status_code == 200
+        assert shown.pop("embeddings") == "none: files are found by their words only"
+        [said] = shown.values()
         assert said.endswith("refused its API key (401): check ADLATUS_MODEL_API_KEY.")
 
 

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from adlatus.backends.sandbox.pool import Sandboxes
 from adlatus.settings import Settings
 from adlatus.telemetry.metrics import METHODS, Metrics, table
-from tests.conftest import BETA, Loop, Server, _execute, serving
+from tests.conftest import BETA, Loop, NoBoxes, Server, _execute, serving
+from tests.runs.coding import coder, coding, interpreting
 from tests.runs.functions import calculator
 from tests.runs.searching import call, exchange, researcher, scripted, store_of, upload
 from tests.runs.transcripts import converse, eventually, sent
@@ -186,6 +189,33 @@ def test_the_pool_and_the_loop_are_measured(client: httpx.Client, measured_serve
     assert shown("database_connections", state="waiting") == 0.0
     assert shown("database_connections_max") == resources.database.max_connections
     assert eventually(lambda: measured(measured_server)("event_loop_lag_seconds_count"))
+
+
+@pytest.mark.slow
+def test_sandboxes_are_measured(loop: Loop, new_database: Callable[[], str], tmp_path: Path) -> None:
+    exchanges = coding("What is 3 + 4?", "print(3 + 4)", "7", "It is 7.")
+    with (
+        interpreting(loop, new_database(), tmp_path, "bubblewrap", exchanges) as server,
+        httpx.Client(base_url=server.base_url, headers=BETA, timeout=30) as http,
+    ):
+        assert coder(http, "What is 3 + 4?").completed() == "It is 7."
+        eventually(lambda: measured(server)("sandboxes", state="warm"))
+        shown = measured(server)
+        assert (shown("sandboxes", state="idle"), shown("sandboxes", state="busy")) == (1.0, 0.0)
+        assert shown("sandbox_seconds_count") == 1.0
+
+
+def test_a_sandbox_that_cannot_be_had_is_counted(loop: Loop, new_database: Callable[[], str], tmp_path: Path) -> None:
+    script = tmp_path / "script.yaml"
+    script.write_text(yaml.safe_dump({"exchanges": coding("What is 3 + 4?", "print(3 + 4)", "7", "7")}), "utf-8")
+    settings = Settings(database_url=new_database(), rehearsal_script=script)
+    with (
+        serving(loop, settings, sandboxes=Sandboxes(NoBoxes())) as server,
+        httpx.Client(base_url=server.base_url, headers=BETA, timeout=30) as http,
+    ):
+        talk = coder(http, "What is 3 + 4?")
+        assert talk.ended(talk.start()["id"])["status"] == "failed"
+        assert measured(server)("sandbox_failures_total", reason="unavailable") == 1.0
 
 
 def test_names_and_labels_keep_to_the_conventions() -> None:

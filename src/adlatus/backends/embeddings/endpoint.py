@@ -55,6 +55,11 @@ class EndpointEmbedder:
         self._under_way = asyncio.Semaphore(AT_A_TIME)
         self._count = counter(route.model)
 
+    @property
+    def endpoint(self) -> Endpoint:
+        """Who is asked."""
+        return self._route.endpoint
+
     async def embed_documents(self, texts: Sequence[str]) -> Vectors:
         """See `Embedder`."""
         parts, owners = await asyncio.to_thread(self._cut_all, texts)
