@@ -28,7 +28,8 @@ class ModelError(Exception):
     """
 
     def __init__(self, message: str, code: faults.Code, said: str = "") -> None:
-        super().__init__(message.replace(said, "…") if said else message)
+        before, found, after = message.rpartition(said) if said else (message, "", "")
+        super().__init__(f"{before}…{after}" if found else message)
         self.message = message
         self.code = code
 
