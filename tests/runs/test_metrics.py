@@ -187,7 +187,7 @@ def test_the_pool_and_the_loop_are_measured(client: httpx.Client, measured_serve
     shown = measured_server.loop.run(held())
     assert shown("database_connections", state="in_use") >= 2.0
     assert shown("database_connections", state="waiting") == 0.0
-    assert shown("database_connections_max") == resources.database.max_connections
+    assert shown("database_connections_max") == resources.database.pool.most
     assert eventually(lambda: measured(measured_server)("event_loop_lag_seconds_count"))
 
 

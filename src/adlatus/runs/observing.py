@@ -98,8 +98,9 @@ class Asking:
         self._heard = True
         self._metrics.model_first_token_seconds.labels(self._label).observe(time.monotonic() - self._asked_at)
         if self._span is not NO_SPAN:
-            said = {name: next((chunk[name] for chunk in chunks if chunk.get(name)), None) for name in ("id", "model")}
-            self._span.set({f"gen_ai.response.{name}": value and str(value)[:200] for name, value in said.items()})
+            whole = next((chunk for chunk in chunks if isinstance(chunk, dict)), {})
+            said = {name: value for name in ("id", "model") if isinstance(value := whole.get(name), str)}
+            self._span.set({f"gen_ai.response.{name}": value[:200] for name, value in said.items()})
 
     def tells(self) -> None:
         """What was heard last has been told to the run's client."""
