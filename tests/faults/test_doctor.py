@@ -96,7 +96,7 @@ def test_a_data_folder_that_cannot_be_written_to(doctor: Examined, database_url:
     assert "cannot be made in" in fails(doctor(data_dir=file / "below", **storage), "data folder")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_folder_of_somebody_else() -> None:
     if os.geteuid() != 0:
         missing("root", "only root runs programs as somebody else")

@@ -197,6 +197,7 @@ def test_a_collector_that_is_gone_is_no_obstacle(
 # --- Whether it is on
 
 
+@pytest.mark.slow
 def test_without_a_collector_nothing_of_the_sdk_is_loaded(server: Server) -> None:
     assert server.resources.tracing is None
     shown = "import sys, adlatus.cli; print([name for name in sys.modules if name.startswith('opentelemetry.sdk')])"
