@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from adlatus import __version__
 from adlatus.api import (
     assistants,
+    azure,
     files,
     messages,
     models,
@@ -112,6 +113,7 @@ def create_app(
     app.add_exception_handler(ApiError, _render_api_error)
     app.add_exception_handler(RequestValidationError, _render_validation_error)
     app.add_exception_handler(HTTPException, _render_http_exception)
+    app.add_middleware(azure.AzurePaths)
     if not settings.keys:
         app.add_middleware(GuardKeyless, allowed_origins=settings.origins)
     app.add_middleware(Observe, metrics=metrics)
@@ -232,8 +234,8 @@ def _json(error: ApiError) -> Response:
     )
 
 
-async def _render_api_error(_request: Request, error: Any) -> Response:
-    return _json(error)
+async def _render_api_error(request: Request, error: Any) -> Response:
+    return _json(azure.in_its_words(request.scope, error))
 
 
 async def _render_validation_error(_request: Request, error: Any) -> Response:
@@ -242,7 +244,8 @@ async def _render_validation_error(_request: Request, error: Any) -> Response:
 
 async def _render_http_exception(request: Request, error: Any) -> Response:
     """Routing's own refusals. *Source* of the wording: the original's `Invalid URL`, with a hint of ours."""
-    path = request.url.path
+    asked = azure.asked_for(request.scope)
+    path = asked.path if asked else request.url.path
     where = f"({request.method} {path[:200]})"
     if error.status_code == MethodNotAllowed.status:
         allowed = ", ".join(_allowed_methods(request))
@@ -252,7 +255,9 @@ async def _render_http_exception(request: Request, error: Any) -> Response:
         problem = ApiError(str(error.detail))
         problem.status = error.status_code
         return _json(problem)
-    if path == "/v1" or path.startswith("/v1/"):
+    if "/openai/" in path[1:]:
+        hint = f"an azure_endpoint has no path: set it to {request.url.scheme}://{request.url.netloc}"
+    elif asked or path == "/v1" or path.startswith("/v1/"):
         hint = "this server does not offer that endpoint; /docs lists those that it does"
     else:
         hint = f"the API lives under /v1: set base_url to {request.url.scheme}://{request.url.netloc}/v1"

@@ -103,6 +103,14 @@ class FileNotFound(NotFound):
     twofold = True
 
 
+class GatewayError(ApiError):
+    """What Azure's gateway refuses before the service hears of it, in its own shape of two fields."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message, code=code)
+        self.status = status
+
+
 class InternalError(ApiError):
     """A fault of ours: 500. The details are in the log only."""
 
@@ -147,6 +155,8 @@ def no_file_to_attach(file_id: str) -> NotFound:
 
 def body(error: ApiError) -> dict[str, dict[str, str | None]]:
     """The JSON body of an error response, and of the data of an `error` event."""
+    if isinstance(error, GatewayError):
+        return {"error": {"code": error.code, "message": error.message}}
     told: dict[str, dict[str, str | None]] = {
         "error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
     }

@@ -41,6 +41,9 @@ SEEN = "adlatus.seen"
 BODY_SEND = "adlatus.body_send"
 """Key of the request's scope: how the body of an answer whose head is sent may go on, past all that wanted the head."""
 
+AZURE = "adlatus.azure"
+"""Key of the request's scope under which is kept what a client of Azure's has asked for."""
+
 _HUGE = re.compile(rb"[0-9]{19}")
 
 
@@ -87,16 +90,24 @@ def authenticate(resources: Resources, authorization: str | None) -> str:
     )
 
 
+def authorization(request: Request) -> str | None:
+    """What a request brings as its `Authorization`: Azure's clients send a bare key as `api-key` instead."""
+    sent, key = request.headers.get("authorization"), request.headers.get("api-key")
+    return f"Bearer {key}" if sent is None and key is not None else sent
+
+
 async def _project(request: Request) -> str:
     seen: dict[str, str] = request.scope[SEEN]
     if "project" not in seen:
-        seen["project"] = authenticate(request.app.state.resources, request.headers.get("authorization"))
+        seen["project"] = authenticate(request.app.state.resources, authorization(request))
     return seen["project"]
 
 
-async def _beta(openai_beta: Annotated[str | None, Header(include_in_schema=False)] = None) -> None:
-    """The rules of the `OpenAI-Beta` header. *Source*: field reports (semantics, section 3)."""
+async def _beta(request: Request, openai_beta: Annotated[str | None, Header(include_in_schema=False)] = None) -> None:
+    """The rules of the `OpenAI-Beta` header. Azure wanted none. *Source*: field reports (semantics, section 3)."""
     if openai_beta is None:
+        if AZURE in request.scope:
+            return
         raise InvalidRequest(
             "You must provide the 'OpenAI-Beta' header to access the Assistants API. Please try again by setting the "
             "header 'OpenAI-Beta: assistants=v2'.",

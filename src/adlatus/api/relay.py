@@ -7,6 +7,7 @@ from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from adlatus.api import embeddings
+from adlatus.api.azure import asked_for
 from adlatus.api.deps import Opened, keyed_router, read_json
 from adlatus.api.leaving import until_client_leaves
 from adlatus.backends.refusals import without_keys
@@ -33,6 +34,8 @@ async def hand_on(request: Request, opened: Opened) -> Response:
     """Hand a request on to the endpoint of its model, or embed texts here."""
     path = request.url.path.removeprefix("/v1")
     body, asked = await read_json(request)
+    if (azure := asked_for(request.scope)) and azure.deployment:
+        asked["model"] = azure.deployment  # whatever the body says: it is the path that Azure went by
     route = opened.relay.route(path, asked)
     if route.endpoint is LOCAL and opened.local_model:
         return await embeddings.embed(opened.local_model, asked)
