@@ -2,11 +2,12 @@
 
 A map, from the outside in; imports point down only:
 
-- `cli`        the command: serve, worker, migrate, doctor, models, rehearse
+- `cli`        the command: serve, worker, migrate, doctor, import, export, models, rehearse
 - `app`        the HTTP application: opens resources and the worker, mounts `api`
 - `api`        HTTP, one file per noun
 - `worker`     claims runs and keeps their leases alive
 - `presence`   tells the database that this process lives and what it can do
+- `transfer`   objects in and out as files: import, export
 - `runs`       what a run does: lifecycle, commands, loop, journal, hosted tools
 - `retrieval`  how files become searchable and are found
 - `files`      files and uploads: rows and bytes together

@@ -31,10 +31,11 @@ from adlatus.measuring import Gauges
 from adlatus.probing import Probes
 from adlatus.rehearsal import server as rehearsal
 from adlatus.resources import Resources, index_folder, open_resources
-from adlatus.settings import Settings, is_loopback
+from adlatus.settings import DEFAULT_PROJECT, Settings, is_loopback
 from adlatus.store import index_owner, migrate
 from adlatus.store.db import open_database
 from adlatus.telemetry import Metrics, configure_logging
+from adlatus.transfer import commands as transfer
 from adlatus.worker import GRACE_S
 
 log = structlog.get_logger(__name__)
@@ -87,6 +88,17 @@ def _parser() -> argparse.ArgumentParser:
         "rebuild", parents=[data_dir], help="index all files again: the index is lost, or another model is to be used"
     )
     rebuilding.set_defaults(run=_rebuild_index)
+
+    bringing = commands.add_parser("import", parents=[data_dir], help="bring objects in from files, ids preserved")
+    bringing.add_argument("paths", type=Path, nargs="+", metavar="FILE", help="JSON or JSONL file, or a folder of them")
+    bringing.add_argument("--project", default=DEFAULT_PROJECT, help="where they are to be (default)")
+    bringing.add_argument("--dry-run", action="store_true", help="only tell what would be done")
+    bringing.set_defaults(run=_import)
+
+    taking = commands.add_parser("export", parents=[data_dir], help="write all objects of a project to a folder")
+    taking.add_argument("folder", type=Path, metavar="FOLDER", help="new, empty, or of an earlier export")
+    taking.add_argument("--project", default=DEFAULT_PROJECT, help="whose objects (default)")
+    taking.set_defaults(run=_export)
 
     models = commands.add_parser("models", help="the local embedding model")
     actions = models.add_subparsers(required=True, metavar="ACTION")
@@ -239,6 +251,15 @@ async def _index_again(settings: Settings) -> int:
         database = await stack.enter_async_context(open_database(dsn, max_connections=1))
         async with database.transaction() as tx:
             return await index_owner.replace(tx, index_id)
+
+
+def _import(arguments: argparse.Namespace, settings: Settings) -> int:
+    work = transfer.bring(settings, arguments.project, arguments.paths, dry_run=arguments.dry_run, say=print)
+    return asyncio.run(work)
+
+
+def _export(arguments: argparse.Namespace, settings: Settings) -> int:
+    return asyncio.run(transfer.take(settings, arguments.project, arguments.folder, say=print))
 
 
 def _fetch_models(_arguments: argparse.Namespace, settings: Settings) -> int:

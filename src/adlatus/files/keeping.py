@@ -6,16 +6,28 @@ row, then the bytes, then the loose blob (`store/files.py`).
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Protocol
 
 import structlog
 
+from adlatus.backends.blobs import Blobs
 from adlatus.errors import Unavailable
 from adlatus.resources import Resources
 from adlatus.store import files
-from adlatus.store.db import Row, Transaction
+from adlatus.store.db import Database, Row, Transaction
 from adlatus.wire.files import BATCH_EXPIRES_AFTER_S, FilePurpose
 
 log = structlog.get_logger(__name__)
+
+
+class Storage(Protocol):
+    """What bytes and their rows are kept in."""
+
+    @property
+    def database(self) -> Database: ...
+
+    @property
+    def blobs(self) -> Blobs: ...
 
 
 def quota_bytes(resources: Resources) -> int | None:
@@ -25,7 +37,7 @@ def quota_bytes(resources: Resources) -> int | None:
 
 
 @asynccontextmanager
-async def incoming(resources: Resources, project_id: str, key: str) -> AsyncIterator[None]:
+async def incoming(resources: Storage, project_id: str, key: str) -> AsyncIterator[None]:
     """A block in which bytes of this key may be written; they stay if a row has settled them when it is left."""
     await files.loosen(resources.database, project_id, key)
     try:
@@ -67,13 +79,13 @@ async def remove(resources: Resources, project_id: str, file_id: str) -> None:
     await _delete(resources, [key])
 
 
-async def discard(resources: Resources, keys: list[str]) -> None:
+async def discard(resources: Storage, keys: list[str]) -> None:
     """Delete bytes that no row stands for; what has a row stays. What cannot be deleted now is swept later."""
     with suppress(Unavailable):
         await _delete(resources, await files.make_due(resources.database, keys))
 
 
-async def _delete(resources: Resources, keys: list[str]) -> None:
+async def _delete(resources: Storage, keys: list[str]) -> None:
     try:
         await resources.blobs.delete(keys)
         await files.forget(resources.database, keys)

@@ -71,6 +71,15 @@ class _OnConnection:
 class Transaction(_OnConnection):
     """An open transaction: committed at the end of `async with database.transaction()`, or rolled back by an error."""
 
+    async def stream(self, statement: ClauseElement, **params: object) -> AsyncIterator[Row]:
+        """The rows of a statement, never more than some hundred of them in memory."""
+        sql, values = _bind(statement, params)
+        try:
+            async for row in self._target.cursor(sql, *values, prefetch=200):
+                yield row
+        except GONE as error:
+            raise _unavailable(error) from error
+
 
 class Database:
     """A pool of connections to PostgreSQL. `fetch` and `fetch_row` run one statement in a transaction of its own.

@@ -22,6 +22,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from adlatus.errors import FileNotFound, InvalidRequest, NotFound, Unavailable, no_such_file
@@ -122,8 +123,12 @@ async def expire(connection: Connection) -> int:
 
 
 async def loosen(connection: Connection, project_id: str, key: str) -> None:
-    """Note that bytes are about to be written."""
-    await connection.fetch(_LOOSEN, key=key, project_id=project_id)
+    """Note that bytes are about to be written, perhaps again after a writer that has died.
+
+    Raises `Unavailable` where those of a deleted file of this id are still to be deleted.
+    """
+    if await connection.fetch_row(_LOOSEN, key=key, project_id=project_id) is None:
+        raise Unavailable("A deleted file of this id is still being removed. Try again in ten minutes.")
 
 
 async def settle(tx: Transaction, key: str) -> None:
@@ -235,9 +240,14 @@ _EXPIRE = (
     .from_select(["key", "project_id", "due_at"], select(_expired.c.key, _expired.c.project_id, literal(0)))
     .returning(loose_blobs.c.key)
 )
-_LOOSEN = insert(loose_blobs).values(
+_coming = upsert(loose_blobs).values(
     key=param("key", Text()), project_id=param("project_id", Text()), due_at=unix_now + COMING_S
 )
+_LOOSEN = _coming.on_conflict_do_update(
+    index_elements=["key"],
+    set_={"due_at": _coming.excluded.due_at, "project_id": _coming.excluded.project_id},
+    where=loose_blobs.c.due_at > unix_now,
+).returning(loose_blobs.c.key)
 _SETTLE = (
     delete(loose_blobs)
     .where(loose_blobs.c.key == param("key", Text()), loose_blobs.c.due_at > unix_now)
