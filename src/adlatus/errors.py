@@ -235,7 +235,7 @@ def _translate(error: Mapping[str, Any], param: str) -> InvalidRequest:
             return InvalidRequest(f"Unknown parameter: '{param}'.", param=param, code="unknown_parameter")
         case "union_tag_invalid":
             return _invalid_value(param, ctx["tag"], ctx["expected_tags"])
-        case "literal_error":
+        case "literal_error" | "enum":
             return _invalid_value(param, value, ctx["expected"])
         case "string_too_long" if error["loc"] and error["loc"][-1] == "[key]":
             return _long_property_name(param, str(value), ctx["max_length"])

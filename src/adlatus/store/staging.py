@@ -11,6 +11,7 @@ from sqlalchemy import (
     ARRAY,
     JSON,
     BigInteger,
+    Boolean,
     Column,
     MetaData,
     PrimaryKeyConstraint,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     case,
     delete,
     func,
+    or_,
     select,
     text,
     tuple_,
@@ -40,6 +42,7 @@ staged = Table(
     Column("scope", Text),
     Column("created_at", BigInteger),
     Column("position", BigInteger),
+    Column("in_page", Boolean),
     Column("place", BigInteger),
     Column("source", Text),
     Column("folder", Text),
@@ -56,8 +59,8 @@ wanted = Table(
 )
 _CREATE = (
     "CREATE TEMPORARY TABLE staged (kind text, key text, scope text NOT NULL, created_at bigint NOT NULL, "
-    "position bigint NOT NULL, place bigint, source text NOT NULL, folder text NOT NULL, object json NOT NULL, "
-    "PRIMARY KEY (kind, key))",
+    "position bigint NOT NULL, in_page boolean NOT NULL, place bigint, source text NOT NULL, folder text NOT NULL, "
+    "object json NOT NULL, PRIMARY KEY (kind, key))",
     "CREATE INDEX ON staged (kind, place)",
     "CREATE TEMPORARY TABLE wanted (kind text, key text, source text NOT NULL, PRIMARY KEY (kind, key))",
 )
@@ -65,13 +68,14 @@ _CREATE = (
 
 @dataclass(frozen=True)
 class Item:
-    """An object that was read: what it is, among what it is listed, and where it stood."""
+    """An object that was read: what it is, among what it is listed, and where it stood; `in_page` of a list or not."""
 
     kind: str
     key: str
     scope: str
     created_at: int
     position: int
+    in_page: bool
     source: str
     folder: str
     object: Json
@@ -99,7 +103,7 @@ async def add(connection: Connection, items: Iterable[Item]) -> int:
         repeated += 1
         at = (row["kind"], row["key"])
         by_key[at] = _merged(row["object"], by_key[at])
-    columns = ("scope", "created_at", "position", "source", "folder", "object")
+    columns = ("scope", "created_at", "position", "in_page", "source", "folder", "object")
     values = {f"{name}s": [getattr(item, name) for item in by_key.values()] for name in columns}
     await connection.fetch(_ADD, **keys, **values)
     return repeated
@@ -113,7 +117,8 @@ def _merged(before: Json, item: Item) -> Item:
 async def put_in_order(connection: Connection) -> None:
     """Give all their places: by age, and those of one second as they were listed, from the oldest on.
 
-    Whose file goes from the newest to the oldest is seen by the first and the last of what it lists together.
+    Whether they were listed from the newest to the oldest is seen by the first and the last of what belongs together.
+    Where all are of one second, pages of lists are taken for what the API gives unasked, the newest first.
     """
     await connection.fetch(_PUT_IN_ORDER)
     await connection.fetch(text("ANALYZE staged"))
@@ -166,17 +171,23 @@ _sent = (
         param("scopes", _texts),
         param("created_ats", _integers),
         param("positions", _integers),
+        param("in_pages", ARRAY(Boolean())),
         param("sources", _texts),
         param("folders", _texts),
         param("objects", ARRAY(JSON())),
     )
-    .table_valued("kind", "key", "scope", "created_at", "position", "source", "folder", "object", name="sent")
+    .table_valued(
+        "kind", "key", "scope", "created_at", "position", "in_page", "source", "folder", "object", name="sent"
+    )
     .render_derived()
 )
 _add = upsert(staged).from_select([column.name for column in _sent.c], select(*_sent.c))
 _ADD = _add.on_conflict_do_update(
     index_elements=["kind", "key"],
-    set_={name: _add.excluded[name] for name in ("scope", "created_at", "position", "source", "folder", "object")},
+    set_={
+        name: _add.excluded[name]
+        for name in ("scope", "created_at", "position", "in_page", "source", "folder", "object")
+    },
 )
 _first = func.array_agg(aggregate_order_by(staged.c.created_at, staged.c.position.asc()))
 _last = func.array_agg(aggregate_order_by(staged.c.created_at, staged.c.position.desc()))
@@ -184,7 +195,7 @@ _lists = (
     select(
         staged.c.kind,
         staged.c.scope,
-        (_first[1] > _last[1]).label("newest_first"),
+        or_(_first[1] > _last[1], and_(_first[1] == _last[1], func.bool_and(staged.c.in_page))).label("newest_first"),
     )
     .group_by(staged.c.kind, staged.c.scope)
     .subquery("lists")

@@ -5,7 +5,6 @@ Lines are read one by one. A file of one JSON value is read as a whole.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import orjson
@@ -25,15 +24,14 @@ _BOM = b"\xef\xbb\xbf"
 class Found:
     """An object, or the reason why there is none.
 
-    Where `newest_first`, those after it in the same file are older, as in the lists of the API. `size_bytes` is about
-    how much of the file it takes.
+    `in_page` says whether it stood in a page of a list, `size_bytes` about how much of the file it takes.
     """
 
     where: str
     folder: Path
     value: Json | None = None
     problem: str = ""
-    newest_first: bool = False
+    in_page: bool = False
     size_bytes: int = 0
 
 
@@ -119,10 +117,9 @@ def _objects(value: object, where: str, folder: Path, size_bytes: int) -> Iterat
     """The objects of a value: itself, or those of an array or of a page of a list."""
     match value:
         case {"object": "list", "data": list(data)}:
-            newest_first = not _ascends(data)
             for number, item in enumerate(data):
                 at, size = f"{where} data[{number}]", size_bytes // len(data)
-                yield _object(item, at, folder, size, newest_first=newest_first)
+                yield _object(item, at, folder, size, in_page=True)
         case list():
             for number, item in enumerate(value):
                 yield from _objects(item, f"{where} [{number}]", folder, size_bytes // len(value))
@@ -130,14 +127,7 @@ def _objects(value: object, where: str, folder: Path, size_bytes: int) -> Iterat
             yield _object(value, where, folder, size_bytes)
 
 
-def _object(value: object, where: str, folder: Path, size_bytes: int, *, newest_first: bool = False) -> Found:
+def _object(value: object, where: str, folder: Path, size_bytes: int, *, in_page: bool = False) -> Found:
     if not isinstance(value, dict):
         return Found(where, folder, problem=f"expected an object, but got {noun(value)}")
-    return Found(where, folder, value, newest_first=newest_first, size_bytes=size_bytes)
-
-
-def _ascends(data: list[object]) -> bool:
-    """Whether a page was listed oldest first, which is not what the API does unasked."""
-    times = [item.get("created_at") for item in data if isinstance(item, dict)]
-    known = [time for time in times if isinstance(time, int)]
-    return any(later > earlier for earlier, later in pairwise(known))
+    return Found(where, folder, value, in_page=in_page, size_bytes=size_bytes)
