@@ -153,8 +153,28 @@ def _run(sent: ExportedRun) -> Json:
     return row | {"status": status.value}
 
 
+_CALL_DEFAULTS: Mapping[str, Json] = {
+    "function": {"arguments": "", "output": None},
+    "code_interpreter": {"input": "", "outputs": []},
+    "file_search": {"results": []},
+}
+"""What older exports have not, and is relied on."""
+
+
+def _details(details: Json) -> Json:
+    if details["type"] == "message_creation":
+        return details
+    calls = []
+    for call in details.get("tool_calls", ()):
+        kind = call["type"]
+        absent = {name: value for name, value in _CALL_DEFAULTS[kind].items() if call[kind].get(name) is None}
+        calls.append({**call, kind: {**call[kind], **absent}})
+    return {**details, "tool_calls": calls}
+
+
 def _step(sent: ExportedStep) -> Json:
     row = _filled(sent, {"metadata": {}})
+    row["step_details"] = _details(row["step_details"])
     status = StepStatus.EXPIRED if sent.status is StepStatus.IN_PROGRESS else sent.status
     ended_at = sent.completed_at or sent.cancelled_at or sent.failed_at or sent.expired_at or sent.created_at
     for ending in (StepStatus.COMPLETED, StepStatus.CANCELLED, StepStatus.FAILED, StepStatus.EXPIRED):

@@ -6,7 +6,16 @@ export of this server has `path` of files, where their bytes are not at `files/<
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from adlatus.wire.assistants import Description, Model, Name
 from adlatus.wire.common import (
@@ -245,6 +254,20 @@ class CallsDetails(BaseModel):
     tool_calls: list[Call] = []
 
 
+def _as_it_is(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """The details themselves, once they have been checked: whatever else calls have is kept, and in its order."""
+    check(value)
+    return value
+
+
+StepDetails = Annotated[
+    MessageDetails | CallsDetails,
+    Field(discriminator="type"),
+    WrapValidator(_as_it_is),
+    PlainSerializer(lambda value: value),
+]
+
+
 class ExportedStep(Exported):
     id: StepId
     run_id: RunId
@@ -258,7 +281,7 @@ class ExportedStep(Exported):
     expired_at: Instant | None = None
     failed_at: Instant | None = None
     last_error: LastError | None = None
-    step_details: Annotated[MessageDetails | CallsDetails, Field(discriminator="type")]
+    step_details: StepDetails
     usage: Usage | None = None
     metadata: Metadata | None = None
 
