@@ -1,5 +1,6 @@
 """Objects from files: what is written, what is told, and what stays as it is."""
 
+import asyncio
 import json
 import re
 from itertools import pairwise
@@ -10,9 +11,11 @@ import httpx
 import pytest
 
 from adlatus.errors import StartupError
+from adlatus.transfer import commands
 from tests.conftest import Server
 from tests.retrieval.ingesting import found_by, until_settled
 from tests.runs.stored import execute
+from tests.runs.transcripts import eventually
 from tests.transfer.transfers import (
     AT,
     Json,
@@ -71,7 +74,7 @@ def own(objects: list[Json], mark: str) -> list[Json]:
 
 def named(project: str) -> str:
     """What makes the ids of a test its own."""
-    return project.replace("project-", "p")
+    return project.replace("project-", "p") + "x"
 
 
 def paths(mark: str) -> list[str]:
@@ -129,6 +132,24 @@ def test_a_second_time_changes_nothing(
     kinds = ("file", "vector_store", "vector_store.file", "assistant", "thread", "thread.run", "thread.run.step")
     assert {kind: told.counts(kind) for kind in kinds} == {kind: [0, 1, 0, 0] for kind in kinds}
     assert [client.get(path).text for path in paths(mark)] == before
+
+
+def test_an_import_that_is_stopped_goes_on_when_it_is_repeated(
+    transfers: Transfers, client: httpx.Client, project: str, tmp_path: Path
+) -> None:
+    mark = named(project)
+    source = write(tmp_path / "many.jsonl", [thread(mark), *(message(number, mark) for number in range(4000))])
+    work = commands.bring(transfers.settings, project, [source], dry_run=False, say=lambda _: None)
+    importing = asyncio.run_coroutine_threadsafe(work, transfers.loop._loop)
+    eventually(lambda: client.get(f"threads/thread_{mark}/messages", params={"limit": 1}).json().get("data"))
+    assert importing.cancel()
+    there = listed(client, f"threads/thread_{mark}/messages")
+    assert 0 < len(there) < 4000
+    created, unchanged, *others = transfers.bring(source, project=project).counts("thread.message")
+    assert (created + unchanged, others) == (4000, [0, 0])
+    assert unchanged >= len(there)
+    found = listed(client, f"threads/thread_{mark}/messages")
+    assert [each["id"] for each in found] == [f"msg_{mark}{number}" for number in range(4000)]
 
 
 def test_what_is_there_and_differs_is_told_and_stays(

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -169,7 +168,7 @@ class _Writing:
             elif row["project_id"] != self.project_id:
                 foreign.append(key)
                 self._refuse(kind, each, "another project has it, and ids are of one object only")
-            elif differing := _differing(kind, row, each.row):
+            elif differing := kind.differing(row, each.row):
                 self.report.keep(kind.name, each.source, key, differing)
             else:
                 self.report.count(kind.name, Outcome.UNCHANGED)
@@ -280,8 +279,3 @@ def _named(kind: Kind, each: _Planned) -> list[Reference]:
     if batch_id := getattr(each.sent, "batch_id", None):
         named.append(("vector_store.file_batch", batch_id))
     return named
-
-
-def _differing(kind: Kind, row: Row, wanted: dict[str, Any]) -> list[str]:
-    """The columns in which a row is not what it would be."""
-    return [name for name, value in wanted.items() if name not in kind.moving and row[name] != value]

@@ -61,9 +61,21 @@ class Kind:
         """What tells an object or a row from all others of its kind."""
         return "/".join(row[name] for name in self.keys)
 
+    def differing(self, row: Mapping[str, Any], wanted: Json) -> list[str]:
+        """The columns in which a row is not what it would be."""
+        compared = (name for name in wanted if name not in self.moving)
+        return [name for name in compared if _comparable(row[name]) != _comparable(wanted[name])]
+
     def scope(self, sent: Mapping[str, Any]) -> str:
         """Among what an object is listed."""
         return str(next((sent[name] for name in reversed(tuple(self.parents)) if name in sent), ""))
+
+
+def _comparable(value: Any) -> Any:
+    """A value without the empty entry of a code interpreter, which threads show and need not have."""
+    if isinstance(value, dict) and value.get("code_interpreter") == {"file_ids": []}:
+        return {name: each for name, each in value.items() if name != "code_interpreter"}
+    return value
 
 
 def _of_tools(row: Json) -> Iterator[Reference]:
