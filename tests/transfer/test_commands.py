@@ -42,8 +42,6 @@ def test_the_commands_work_beside_a_server_and_without_one(tmp_path: Path) -> No
             code, said = run("export", str(tmp_path / "out"), *at)
             assert (code, re.findall(r"^thread\.message +(\d+)$", said, re.M)) == (0, ["2"])
             assert server.stop(signal.SIGTERM) == 0
-    code, said = run("import", str(tmp_path / "nowhere"), "--data-dir", str(tmp_path / "none"))
-    assert (code, "there is no file" in said) == (1, True)
 
 
 @pytest.mark.nightly

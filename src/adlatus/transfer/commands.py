@@ -7,6 +7,7 @@ from adlatus.settings import Settings
 from adlatus.transfer import exporting
 from adlatus.transfer.importing import import_files
 from adlatus.transfer.opening import opened
+from adlatus.transfer.reading import files_in
 
 
 async def bring(
@@ -15,8 +16,9 @@ async def bring(
     """Import, and tell what was done; the exit code."""
     gigabytes = settings.storage_quota_gb
     quota_bytes = None if gigabytes is None else round(gigabytes * 10**9)
+    found = files_in(paths)  # before a database is started
     async with opened(settings) as target:
-        report = await import_files(target, project_id, paths, quota_bytes=quota_bytes, dry_run=dry_run, say=say)
+        report = await import_files(target, project_id, found, quota_bytes=quota_bytes, dry_run=dry_run, say=say)
     for line in report.lines(dry_run=dry_run):
         say(line)
     return 1 if report.refused else 0

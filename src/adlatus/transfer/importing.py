@@ -9,7 +9,7 @@ Repeated, it goes on where it was stopped, and changes nothing where it was not.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from adlatus.store.db import Connection, Row
 from adlatus.transfer.bytes import Kept, NoBytes, keep, located
 from adlatus.transfer.kinds import BY_NAME, KINDS, Kind, Reference
 from adlatus.transfer.opening import Opened
-from adlatus.transfer.reading import Found, files_in, read
+from adlatus.transfer.reading import Found, read
 from adlatus.transfer.report import Outcome, Report
 from adlatus.wire.common import Json
 from adlatus.wire.exports import Exported, ExportedFile
@@ -51,10 +51,10 @@ async def import_files(
     dry_run: bool = False,
     say: Callable[[str], None],
 ) -> Report:
-    """Import the objects of files and folders. Raises `StartupError` where a file cannot be read."""
-    report, found = Report(say), files_in(paths)
+    """Import the objects of files. Raises `StartupError` where one cannot be read."""
+    report = Report(say)
     await staging.create(opened.database)
-    await _stage(opened.database, found, report)
+    await _stage(opened.database, paths, report)
     await staging.put_in_order(opened.database)
     if not dry_run:
         await bulk.add_project(opened.database, project_id)
@@ -68,7 +68,7 @@ async def import_files(
 # --- Reading
 
 
-async def _stage(connection: Connection, paths: Sequence[Path], report: Report) -> None:
+async def _stage(connection: Connection, paths: Iterable[Path], report: Report) -> None:
     items: list[staging.Item] = []
     size_bytes = 0
     found = (each for path in paths for each in read(path))
