@@ -1,7 +1,9 @@
 """Azure's clients, unchanged: the official SDK's, and those that send the requests of its documentation."""
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +17,7 @@ from openai import (
     OpenAI,
 )
 
+from adlatus.backends import models_file
 from adlatus.settings import Settings
 from tests.conftest import BETA, Loop, Server, serving
 from tests.runs.transcripts import eventually
@@ -102,7 +105,7 @@ def test_a_client_of_one_deployment_finds_everything_else_too(server: Server, ap
 
 
 def test_a_deployment_that_is_not_there_is_told_in_the_words_of_azure(
-    loop: Loop, new_database: Callable[[], str], tmp_path: Any
+    loop: Loop, new_database: Callable[[], str], tmp_path: Path
 ) -> None:
     (tmp_path / "models.toml").write_text('[models.mine]\nendpoint = "rehearsal"', "utf-8")
     settings = Settings(database_url=new_database(), models_file=tmp_path / "models.toml")
@@ -227,3 +230,31 @@ def test_a_server_without_keys_takes_any_and_keeps_web_pages_out(loop: Loop, new
             assert httpx.get(url, headers=headers).headers["openai-project"] == "default"
         assert httpx.get(url, headers={"Origin": "https://example.com"}).status_code == 403
         assert httpx.get(url, headers={"Host": "example.com"}).status_code == 403
+
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "azure.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", DOCUMENT, re.S)
+
+
+def test_what_the_documentation_shows_works(server: Server, api_key: str, tmp_path: Path) -> None:
+    [program], [command], [table] = blocks("python"), blocks("bash"), blocks("toml")
+    shown: dict[str, Any] = {}
+    program = program.replace("http://127.0.0.1:8000", server.url).replace('"any"', repr(api_key))
+    exec(compile(program, "azure.md", "exec"), shown)
+    shown["client"].close()
+    assert shown["assistant"].model == "my-deployment"
+    [url], [(name, value)] = re.findall(r'"(http\S+)"', command), re.findall(r'-H "(\S+): (\S+)"', command)
+    assert (name, value) == ("api-key", "any")
+    listed = httpx.get(url.replace("http://127.0.0.1:8000", server.url), headers={name: api_key}).json()
+    assert [each["id"] for each in listed["data"]] == [shown["assistant"].id]
+    (tmp_path / "models.toml").write_text(table, "utf-8")
+    models = models_file.read(tmp_path / "models.toml")
+    [route] = models.routes({}, timeout_s=1, image_urls="auto", rehearsal=None)
+    assert (route.pattern, route.model, route.endpoint.base_url) == (
+        "my-deployment",
+        "qwen3:32b",
+        "http://localhost:11434/v1",
+    )
