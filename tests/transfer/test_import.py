@@ -445,6 +445,49 @@ def test_folders_are_read_without_the_bytes_of_files(transfers: Transfers, proje
             transfers.bring(nothing)
 
 
+def test_a_quota_counts_files_that_are_brought_in(
+    transfers: Transfers, client: httpx.Client, project: str, tmp_path: Path
+) -> None:
+    mark = named(project)
+    for name in ("a", "b"):
+        put(tmp_path, f"{mark}{name}", b"x" * 60)
+    source = write(tmp_path / "files.jsonl", [file(f"{mark}{name}", b"x" * 60) for name in "ab"])
+    limited = Transfers(transfers.loop, transfers.settings.model_copy(update={"storage_quota_gb": 100 / 10**9}))
+    told = limited.bring(source, project=project)
+    assert (told.code, told.counts("file"), "larger than its quota" in told.text) == (1, [1, 0, 0, 1], True)
+    assert client.get(f"files/file-{mark}b").status_code == 404
+
+
+def test_a_run_goes_on_over_whatever_a_history_holds(
+    transfers: Transfers, client: httpx.Client, project: str, tmp_path: Path
+) -> None:
+    """What only older servers wrote: no words, refusals, calls without results, files that are gone."""
+    mark = named(project)
+    calls = [
+        {"id": "call_1", "type": "file_search", "file_search": {}},
+        {"id": "call_2", "type": "code_interpreter", "code_interpreter": {"input": "1"}},
+        {"id": "call_3", "type": "function", "function": {"name": "now"}},
+        {"id": "call_4", "type": "function", "function": {"name": "now", "arguments": "no JSON", "output": "Noon"}},
+    ]
+    called = {"type": "tool_calls", "step_details": {"type": "tool_calls", "tool_calls": calls}}
+    lines = [
+        assistant(),
+        message(0, content=[]),
+        message(1, content=[{"type": "image_file", "image_file": {"file_id": "file-gone"}}]),
+        run(),
+        {**everything()[0], **called},
+        message(2, role="assistant", run_id="run_r", content=[{"type": "refusal", "refusal": "No."}]),
+        message(3, content=[{"type": "text", "text": {"value": "[[say: Hello]]"}}]),
+    ]
+    assert transfers.bring(write(tmp_path / "odd.jsonl", own(lines, mark)), project=project).code == 0
+    at = f"threads/thread_{mark}t"
+    assert client.get(f"{at}/runs/run_{mark}r/steps").status_code == 200
+    body = {"assistant_id": f"asst_{mark}a", "stream": True}
+    assert "event: thread.run.completed" in client.post(f"{at}/runs", json=body).text
+    said = client.get(f"{at}/messages").json()["data"][0]["content"]
+    assert said[0]["text"]["value"] == "Hello"
+
+
 @pytest.mark.slow
 def test_ten_thousand_messages_come_in_whole_and_in_order(
     transfers: Transfers, client: httpx.Client, project: str, tmp_path: Path
