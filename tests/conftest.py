@@ -23,6 +23,7 @@ import uvicorn
 from hypothesis.configuration import set_hypothesis_home_dir
 from openai import OpenAI
 
+from adlatus.api.connections import Limits, guarded
 from adlatus.app import create_app
 from adlatus.backends import postgres_cluster
 from adlatus.backends.embeddings import fetch, local
@@ -289,6 +290,7 @@ def serving(
     executor: bool = True,
     sandboxes: Sandboxes | None = None,
     admin: socket.socket | None = None,
+    limits: Limits | None = None,
 ) -> Iterator[Server]:
     """A server with these settings on a free port, in the loop, until the block is left.
 
@@ -305,7 +307,12 @@ def serving(
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         watched = WITNESS.watching(app)
         config = uvicorn.Config(
-            watched, log_config=None, access_log=False, http="httptools", timeout_graceful_shutdown=2
+            watched,
+            log_config=None,
+            access_log=False,
+            http=guarded(limits or Limits()),
+            ws="none",
+            timeout_graceful_shutdown=2,
         )
         server = _QuietServer(config)
         done = asyncio.run_coroutine_threadsafe(server.serve(sockets=[listener]), loop._loop)

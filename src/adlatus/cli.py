@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from adlatus import __version__, doctor
 from adlatus.api.admin import administered
+from adlatus.api.connections import guarded, limits_for
 from adlatus.app import create_app, housekeeping, working
 from adlatus.backends.embeddings import fetch
 from adlatus.backends.postgres import attach, embedded_postgres
@@ -156,7 +157,8 @@ async def _serve_until_stopped(settings: Settings, *, executor: bool) -> None:
         config = uvicorn.Config(
             app,
             loop="none",
-            http="httptools",
+            http=guarded(limits_for(settings.max_connections)),
+            ws="none",
             log_config=None,
             access_log=False,
             server_header=False,

@@ -13,6 +13,8 @@ BAD_JSON = (
     "figuring out how to fix this, please contact us through our help center at help.openai.com.)"
 )
 
+CLIENT_LEFT = "The client left before the end of its request."
+
 
 class StartupError(Exception):
     """A component cannot be used; the message tells the operator what to do. Ends the process with exit code 1."""
@@ -83,6 +85,24 @@ class ContentTooLarge(ApiError):  # noqa: N818
     """The request body is longer than this server reads: 413."""
 
     status = 413
+
+
+class TooSlow(ApiError):  # noqa: N818
+    """The request did not come as fast as a working line brings it: 408, which SDKs send again."""
+
+    status = 408
+
+
+class UrlTooLong(ApiError):  # noqa: N818
+    """The URL is longer than this server reads: 414."""
+
+    status = 414
+
+
+class HeadTooLarge(ApiError):  # noqa: N818
+    """The headers are more, or longer, than this server reads: 431."""
+
+    status = 431
 
 
 class RangeNotSatisfiable(ApiError):  # noqa: N818
@@ -196,7 +216,7 @@ def from_validation(errors: Sequence[Mapping[str, Any]], sent: object) -> Invali
 
     Where the branches of a union disagree, the branch that got furthest is the one that the client meant.
     """
-    found = [(_path(error, sent), _misfit(error), error) for error in errors]
+    found = [(_path(error, sent), _misfit(error), error) for error in errors[:MAX_JUDGED]]
     kept = [
         (path, misfit, error)
         for path, misfit, error in found
@@ -373,6 +393,8 @@ def shortened_list(names: Sequence[str]) -> str:
 
 
 MAX_LISTED = 128
+MAX_JUDGED = 200
+"""Errors that are compared with one another, which is quadratic: what is told of a request is among its first."""
 MAX_NAME = 256
 """The longest name of a client's property that is repeated whole: an error must not be as long as the request."""
 

@@ -166,6 +166,9 @@ class Settings(BaseSettings):
         int | None,
         Field(ge=1, description="Runs of one project that all processes together execute at a time; unset: no limit"),
     ] = None
+    max_connections: Annotated[
+        int, Field(ge=1, description="Connections that one process keeps open; idle ones give way (SECURITY.md)")
+    ] = 4096
     cors_origins: Annotated[
         str | None, Field(description="Origins of web pages that may call the API, comma-separated, or `*`")
     ] = None

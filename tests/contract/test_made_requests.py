@@ -40,8 +40,7 @@ class World:
 
     def send(self, request: Request) -> httpx.Response:
         """Fill in the ids of real objects, and send."""
-        if not self._ids:
-            self._make()
+        self.ids()
         headers = {} if request.content_type is None else {"content-type": request.content_type}
         self._ids["file"] = self._ids["searched" if request.path.startswith("/vector_stores") else "shown"]
         response = self._http.request(
@@ -54,6 +53,12 @@ class World:
             self._http.delete(f"threads/{self._ids['thread']}")  # ends a run that is on its way
             self._ids = {}
         return response
+
+    def ids(self) -> dict[str, str]:
+        """The ids of the objects that are there, by kind."""
+        if not self._ids:
+            self._make()
+        return self._ids
 
     def _real(self, text: str) -> str:
         kinds = "asst|thread|msg|run|step|file|upload|vsfb|vs|model"

@@ -12,8 +12,18 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError, PydanticKnownError
+from starlette.requests import ClientDisconnect
 
-from adlatus.errors import BAD_JSON, ContentTooLarge, InvalidRequest, Unauthorized, from_validation, shortened
+from adlatus.api.width import refuse_wide
+from adlatus.errors import (
+    BAD_JSON,
+    CLIENT_LEFT,
+    ContentTooLarge,
+    InvalidRequest,
+    Unauthorized,
+    from_validation,
+    shortened,
+)
 from adlatus.resources import Resources
 from adlatus.settings import DEFAULT_PROJECT
 from adlatus.store.db import Database
@@ -263,13 +273,17 @@ async def read_json(request: Request) -> tuple[bytes, Json]:
 async def _read(request: Request) -> bytes:
     """The body, if it is not longer than we read."""
     pieces, size_bytes = [], 0
-    async for piece in request.stream():
-        pieces.append(piece)
-        size_bytes += len(piece)
-        if size_bytes > MAX_BODY_BYTES:
-            raise ContentTooLarge(
-                f"The request body is longer than {MAX_BODY_BYTES // 2**20} MiB. Send the messages in several requests."
-            )
+    try:
+        async for piece in request.stream():
+            pieces.append(piece)
+            size_bytes += len(piece)
+            if size_bytes > MAX_BODY_BYTES:
+                raise ContentTooLarge(
+                    f"The request body is longer than {MAX_BODY_BYTES // 2**20} MiB. "
+                    "Send the messages in several requests."
+                )
+    except ClientDisconnect as error:
+        raise InvalidRequest(CLIENT_LEFT) from error
     return b"".join(pieces)
 
 
@@ -280,6 +294,7 @@ def _parse(body: bytes, content_type: str) -> Json:
             f"Invalid Content-Type header ({media_type or 'none'}), expected application/json. (HINT: If you're using "
             "curl, you can pass -H 'Content-Type: application/json')"
         )
+    refuse_wide(body)
     try:
         parsed = orjson.loads(body)
         if _HUGE.search(body):  # orjson makes floats of integers that do not fit into 64 bits

@@ -11,7 +11,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 from starlette.requests import ClientDisconnect
 
-from adlatus.errors import ContentTooLarge, InvalidRequest
+from adlatus.errors import CLIENT_LEFT, ContentTooLarge, InvalidRequest
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -135,7 +135,7 @@ async def _events(request: Request) -> AsyncIterator[_Event]:
     except FormParserError as error:
         raise InvalidRequest(_MALFORMED.format(why=str(error).rstrip(".")[:200])) from error
     except ClientDisconnect as error:
-        raise InvalidRequest("The client left before the end of its request.") from error
+        raise InvalidRequest(CLIENT_LEFT) from error
     if not collected.ended:
         raise InvalidRequest(_MALFORMED.format(why="it has no end"))
 

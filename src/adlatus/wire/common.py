@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 Json = dict[str, Any]
 
@@ -30,9 +30,19 @@ class WireObject(BaseModel):
         return self.model_dump_json().encode()
 
 
+def few(value: object) -> object:
+    """Refuse at once an object of so many properties that telling what is wrong with each would take long."""
+    if isinstance(value, dict) and len(value) > MAX_JUDGED:
+        raise PydanticKnownError(
+            "too_long", {"field_type": "Dictionary", "max_length": 16, "actual_length": len(value)}
+        )
+    return value
+
+
+MAX_JUDGED = 1000
 MetadataKey = Annotated[str, StringConstraints(max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
-Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16), BeforeValidator(few)]
 """16 pairs of strings. *Source*: schema."""
 
 Temperature = Annotated[float, Field(ge=0, le=2)]

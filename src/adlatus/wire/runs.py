@@ -75,7 +75,7 @@ class RunSettings(RequestModel):
 
 class CreateRunRequest(RunSettings):
     additional_instructions: Instructions | None = None
-    additional_messages: Annotated[list[CreateMessageRequest], Field(max_length=100_000)] | None = None
+    additional_messages: Annotated[list[CreateMessageRequest], Field(max_length=100_000, fail_fast=True)] | None = None
 
 
 class CreateThreadAndRunRequest(RunSettings):

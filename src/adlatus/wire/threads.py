@@ -32,7 +32,7 @@ class CreateToolResources(ToolResources):
 
 
 class CreateThreadRequest(RequestModel):
-    messages: Annotated[list[CreateMessageRequest], Field(max_length=100_000)] | None = None
+    messages: Annotated[list[CreateMessageRequest], Field(max_length=100_000, fail_fast=True)] | None = None
     tool_resources: CreateToolResources | None = None
     metadata: Metadata | None = None
 

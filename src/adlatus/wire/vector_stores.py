@@ -5,10 +5,10 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from adlatus.wire.common import Json, Metadata, RequestModel, WireObject, kept
+from adlatus.wire.common import Json, Metadata, RequestModel, WireObject, few, kept
 
 MOST_FILES_AT_CREATION = 500
 MOST_FILES_IN_BATCH = 2000
@@ -82,7 +82,10 @@ def chunking(strategy: AutoChunking | StaticChunking | None) -> Json:
 AttributeKey = Annotated[str, StringConstraints(max_length=64)]
 AttributeText = Annotated[str, StringConstraints(max_length=512)]
 Attributes = Annotated[
-    dict[AttributeKey, AttributeText | bool | int | float], Field(max_length=16), AfterValidator(kept)
+    dict[AttributeKey, AttributeText | bool | int | float],
+    Field(max_length=16),
+    BeforeValidator(few),
+    AfterValidator(kept),
 ]
 """*Source*: schema."""
 
