@@ -27,7 +27,7 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-HANDED_ON = [("POST", f"/{name}") for name in ("chat/completions", "completions", "moderations", "responses")]
+HANDED_ON = [("POST", f"/{name}") for name in ("chat/completions", "completions", "embeddings", "moderations", "responses")]
 OPERATIONS = sorted({*TYPES, *HANDED_ON})
 IDS = {
     "assistant_id": "asst",
