@@ -121,11 +121,31 @@ def test_what_is_no_link_is_told(loop: Loop, url: str, why: str) -> None:
 
 def test_no_connection_is_made_to_an_address_that_is_not_public(loop: Loop, site: str) -> None:
     hosts = ["127.0.0.1", "localhost", "127.1", "0.0.0.0", "[::ffff:127.0.0.1]", "localhost."]
+    hosts += ["2130706433", "0x7f000001", "0x7f.0.0.1", "0177.0.0.1", "0", "127.0.1", "[::1]", "[::]", "[::127.0.0.1]"]
+    hosts += ["user:password@127.0.0.1", "8.8.8.8@127.0.0.1", "127.0.0.1#@8.8.8.8", "%31%32%37.0.0.1", "①②⑦.0.0.1"]
+    hosts += ["[64:ff9b::7f00:1]", "[fe80::1]", "169.254.169.254", "127.0.0.1%2f@8.8.8.8", "localhost%00.example.com"]
     with opened(loop) as images:
         for host in hosts:
             with pytest.raises(ImageError, match="nothing public answers there"):
                 loop.run(images.fetch([site.replace("127.0.0.1", host) + "/a.png"]))
     assert _Site.asked == []
+
+
+def test_a_name_that_changes_its_address_reaches_no_inner_one(loop: Loop, site: str) -> None:
+    """Each look at the guard is for the address that the socket is opened to: nothing is looked up again after it."""
+    asked: list[str] = []
+
+    def public_at_first(address: str) -> bool:
+        asked.append(address)
+        return len(asked) == 1
+
+    with loop.stack() as stack:
+        images = loop.run(stack.enter_async_context(open_images(public_at_first)))
+        assert loop.run(images.fetch([f"{site}/a.png"]))
+        with pytest.raises(ImageError, match="nothing public answers there"):
+            loop.run(images.fetch([f"{site}/b.jpg"]))
+    assert asked == ["127.0.0.1", "127.0.0.1"]
+    assert _Site.asked == ["/a.png"]
 
 
 @pytest.mark.parametrize(
