@@ -7,7 +7,7 @@ COMPILE := $(CURDIR)/$(BIN)/pip-compile -q --strip-extras --no-header --no-emit-
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models sandbox dev run check test nightly chaos mutations conformance fmt lint types imports migrate revision bench \
+.PHONY: help setup models sandbox dev run check test nightly chaos mutations conformance fmt lint types imports audit migrate revision bench \
 	requirements clean
 
 help: ## list the targets
@@ -52,6 +52,10 @@ types: dev ## mypy --strict
 
 imports: dev ## imports point down
 	@$(BIN)/lint-imports --no-cache > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
+
+audit: setup ## ask the network for known vulnerabilities of the pinned packages
+	@$(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install -q --disable-pip-version-check pip-audit
+	@$(VENV)/audit/bin/pip-audit --no-deps --disable-pip -r requirements-dev.txt
 
 migrate: setup ## bring the database of ADLATUS_DATABASE_URL, or the embedded one, to this version's schema
 	@$(BIN)/adlatus migrate

@@ -87,12 +87,6 @@ class ContentTooLarge(ApiError):  # noqa: N818
     status = 413
 
 
-class TooSlow(ApiError):  # noqa: N818
-    """The request did not come as fast as a working line brings it: 408, which SDKs send again."""
-
-    status = 408
-
-
 class UrlTooLong(ApiError):  # noqa: N818
     """The URL is longer than this server reads: 414."""
 

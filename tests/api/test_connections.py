@@ -150,7 +150,7 @@ def test_a_head_that_comes_byte_by_byte_is_not_waited_for(impatient: Server) -> 
                 continue
             break
     code, error = refusal(answer)
-    assert code == 408
+    assert code == 400
     assert "head of the request did not come" in error["message"]
 
 
@@ -158,7 +158,7 @@ def test_connections_that_ask_for_nothing_end(impatient: Server) -> None:
     with connected(impatient) as connection:
         assert answers(connection) == b""
     with connected(impatient, b"\r\n") as connection:
-        assert refusal(answers(connection))[0] == 408
+        assert refusal(answers(connection))[0] == 400
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_connections_that_ask_for_nothing_end(impatient: Server) -> None:
 def test_a_body_that_does_not_come_is_not_waited_for(impatient: Server, head: bytes) -> None:
     with connected(impatient, head) as connection:
         code, error = refusal(answers(connection))
-    assert code == 408
+    assert code == 400
     assert "bytes of the body came" in error["message"]
 
 

@@ -60,6 +60,10 @@ class World:
             self._make()
         return self._ids
 
+    def forget(self) -> None:
+        """Make the objects anew when they are next wanted."""
+        self._ids = {}
+
     def _real(self, text: str) -> str:
         kinds = "asst|thread|msg|run|step|file|upload|vsfb|vs|model"
         return re.sub(rf"\b({kinds})_real\b", lambda found: self._ids[found[1]], text)

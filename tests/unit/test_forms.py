@@ -9,7 +9,7 @@ from starlette.types import Message
 
 from adlatus.api.downloads import attachment
 from adlatus.api.forms import Form, read_form
-from adlatus.errors import ContentTooLarge
+from adlatus.errors import ContentTooLarge, InvalidRequest
 
 HEAD = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
 
@@ -40,6 +40,19 @@ def test_a_file_of_the_greatest_size_is_read() -> None:
 def test_a_file_that_turns_out_to_be_too_large_is_refused() -> None:
     with pytest.raises(ContentTooLarge, match=r"Maximum content size limit \(10\) exceeded \(11 bytes read\)"):
         read([HEAD, b"x" * 11, b"\r\n--b--\r\n"], 10)
+
+
+def test_a_form_that_goes_on_after_its_end_is_refused() -> None:
+    with pytest.raises(ContentTooLarge):
+        read([HEAD, b"x\r\n--b--\r\n", *[b"y" * 2**16] * 100], 10)
+
+
+def test_fields_are_counted_in_bytes() -> None:
+    field = '--b\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
+    fits, too_much = ([field.format(name, "\u4f60" * count).encode() for name in "pq"] for count in (10_000, 11_000))
+    assert len(read([*fits, b"--b--\r\n"], 10)[0].fields) == 2
+    with pytest.raises(InvalidRequest, match="the fields are longer than"):
+        read([*too_much, b"--b--\r\n"], 10)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])

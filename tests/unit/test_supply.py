@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -13,7 +14,13 @@ from detect_secrets.settings import transient_settings
 from tests.unit.test_repository import ROOT, _files
 
 DETECTORS = (
-    *("ArtifactoryDetector", "AWSKeyDetector", "AzureStorageKeyDetector", "CloudantDetector", "DiscordBotTokenDetector"),
+    *(
+        "ArtifactoryDetector",
+        "AWSKeyDetector",
+        "AzureStorageKeyDetector",
+        "CloudantDetector",
+        "DiscordBotTokenDetector",
+    ),
     *("GitHubTokenDetector", "GitLabTokenDetector", "IbmCloudIamDetector", "IbmCosHmacDetector", "JwtTokenDetector"),
     *("MailchimpDetector", "NpmDetector", "OpenAIDetector", "PrivateKeyDetector", "PypiTokenDetector"),
     *("SendGridDetector", "SlackDetector", "SoftlayerDetector", "SquareOAuthDetector", "StripeDetector"),
@@ -43,7 +50,7 @@ def _pinned(name: str) -> dict[str, str]:
 
 
 @pytest.fixture(autouse=True)
-def _detectors() -> object:
+def _detectors() -> Iterator[None]:
     with transient_settings({"plugins_used": [{"name": name} for name in DETECTORS]}) as settings:
         settings.disable_filters("detect_secrets.filters.heuristic.is_sequential_string")
         yield
@@ -84,11 +91,15 @@ def test_every_licence_goes_with_apache_2(requirements: str) -> None:
 def _licence(name: str) -> str:
     told = distribution(name).metadata
     classifiers = [each for each in told.get_all("Classifier") or [] if each.startswith("License ::")]
-    return " ".join(filter(None, [told.get("License-Expression"), *classifiers, (told.get("License") or "")[:200]]))
+    named = [*(told.get_all("License-Expression") or []), *classifiers, *(told.get_all("License") or [])]
+    return " ".join(each[:200] for each in named)
 
 
 def test_packages_that_are_installed_do_not_contradict_one_another() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "check", "--disable-pip-version-check"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pip", "check", "--disable-pip-version-check"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout

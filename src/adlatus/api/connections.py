@@ -1,6 +1,7 @@
 """What a connection may cost before anyone knows whose it is: how long its heads are, and how long it keeps us waiting.
 
-uvicorn bounds neither. The limits are on bytes and on silence, never on how long an answer or an upload takes.
+uvicorn bounds neither. The limits are on bytes and on silence, never on how long an answer or an upload takes. Who is too
+slow is answered with 400, not with 408, which SDKs would send again.
 """
 
 import resource
@@ -11,7 +12,7 @@ from typing import Any, ClassVar
 import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from adlatus.errors import ApiError, HeadTooLarge, InvalidRequest, TooSlow, Unavailable, UrlTooLong, body
+from adlatus.errors import ApiError, HeadTooLarge, InvalidRequest, Unavailable, UrlTooLong, body
 from adlatus.ids import new_request_id
 from adlatus.wire.events import compact
 
@@ -189,7 +190,7 @@ class Guarded(HttpToolsProtocol):
             self._leave("takes nothing of its answer")
         elif self._head_since is not None and now - self._head_since > limits.head_s:
             if self._framing_bytes or self._head_bytes:
-                self._refuse(TooSlow(f"The head of the request did not come within {limits.head_s:g} seconds."))
+                self._refuse(InvalidRequest(f"The head of the request did not come within {limits.head_s:g} seconds."))
             else:
                 self._leave("asks for nothing")
         elif self._reads_body:
@@ -203,7 +204,9 @@ class Guarded(HttpToolsProtocol):
             self._since, self._bytes_then = now, self._body_bytes
         elif now - self._since > limits.body_s:
             self._refuse(
-                TooSlow(f"Less than {limits.body_bytes} bytes of the body came within {limits.body_s:g} seconds.")
+                InvalidRequest(
+                    f"Less than {limits.body_bytes} bytes of the body came within {limits.body_s:g} seconds."
+                )
             )
 
     def _takes_nothing(self, now: float) -> bool:

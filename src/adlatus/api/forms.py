@@ -64,10 +64,11 @@ async def read_form(request: Request, file_field: str, max_bytes: int, write: Wr
     Raises `InvalidRequest` for what is no such form, `ContentTooLarge` for a file of more than `max_bytes`.
     """
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_bytes + MAX_FIELD_BYTES + MAX_FIELDS * MAX_HEADER_BYTES:
+    most_bytes = max_bytes + MAX_FIELD_BYTES + MAX_FIELDS * MAX_HEADER_BYTES
+    if declared.isdecimal() and int(declared) > most_bytes:
         raise _too_large(max_bytes, int(declared))
     form, left = Form(), MAX_FIELD_BYTES
-    events = _events(request)
+    events = _events(request, most_bytes)
     async for event in events:
         assert isinstance(event, _Begin)
         if event.name in form.fields or (event.name == file_field and form.file):
@@ -80,7 +81,7 @@ async def read_form(request: Request, file_field: str, max_bytes: int, write: Wr
             if len(form.fields) == MAX_FIELDS:
                 raise InvalidRequest(_MALFORMED.format(why=f"more than {MAX_FIELDS} fields"))
             form.fields[event.name] = await _value(events, left)
-            left -= len(form.fields[event.name])
+            left -= len(form.fields[event.name].encode())
     return form
 
 
@@ -124,11 +125,14 @@ def _too_large(max_bytes: int, size_bytes: int) -> ContentTooLarge:
 # --- From the bytes of a request to events
 
 
-async def _events(request: Request) -> AsyncIterator[_Event]:
-    collected = _Collected()
+async def _events(request: Request, most_bytes: int) -> AsyncIterator[_Event]:
+    collected, read_bytes = _Collected(), 0
     parser = MultipartParser(_boundary(request), collected.callbacks(), max_header_size=MAX_HEADER_BYTES)
     try:
         async for piece in request.stream():
+            read_bytes += len(piece)
+            if read_bytes > most_bytes:
+                raise _too_large(most_bytes, read_bytes)
             parser.write(piece)
             for event in collected.taken():
                 yield event
