@@ -16,7 +16,7 @@ from adlatus.settings import Settings
 from tests.conftest import Loop, Server, serving
 from tests.runs.transcripts import converse, eventually
 
-LIMITS = Limits(connections=12, head_s=1, body_s=1.5, linger_s=0.5, linger_bytes=2**20, unread_s=1)
+LIMITS = Limits(connections=12, head_s=1, body_s=2, linger_s=0.5, linger_bytes=2**20, unread_s=1)
 KEY = b"Authorization: Bearer key\r\nOpenAI-Beta: assistants=v2\r\nHost: x\r\n"
 JSON_POST = b"POST /v1/threads HTTP/1.1\r\n" + KEY + b"Content-Type: application/json\r\n"
 
@@ -178,6 +178,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(impatient: Server, head: by
     assert "bytes of the body came" in error["message"]
 
 
+@pytest.mark.slow
 def test_an_upload_over_a_slow_but_steady_line_is_taken(impatient: Server) -> None:
     """It takes several times as long as the limit for silence."""
     piece = b"x" * 2048
@@ -198,6 +199,7 @@ def test_an_upload_over_a_slow_but_steady_line_is_taken(impatient: Server) -> No
     assert answer.startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.slow
 def test_a_stream_is_not_cut_for_being_long(client: httpx.Client) -> None:
     talk = converse(client, "[[tokens: 40]] [[pace: 0.1]]")
     with talk.streaming() as stream:

@@ -1,7 +1,7 @@
 """What a connection may cost before anyone knows whose it is: how long its heads are, and how long it keeps us waiting.
 
-uvicorn bounds neither. The limits are on bytes and on silence, never on how long an answer or an upload takes. Who is too
-slow is answered with 400, not with 408, which SDKs would send again.
+uvicorn bounds neither. The limits are on bytes and on silence, never on how long an answer or an upload takes. Who is
+too slow is answered with 400, not with 408, which SDKs would send again.
 """
 
 import resource
