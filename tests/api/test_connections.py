@@ -105,6 +105,15 @@ def test_heads_of_the_greatest_size_are_read(client: httpx.Client) -> None:
     assert client.get("models", params={"a": "b" * 10_000}, headers=headers).status_code == 200
 
 
+def test_bodies_of_any_size_follow_one_another_on_a_connection(impatient: Server) -> None:
+    head = JSON_POST + b"Content-Length: %d\r\n\r\n"
+    bodies = [b" " * size + b"{}" for size in (900_000, 300_000, 0, 200_000, 10)]
+    with connected(impatient) as connection:
+        for body in bodies:
+            connection.sendall(head % len(body) + body)
+            assert answers(connection, until=b"}").startswith(b"HTTP/1.1 200")
+
+
 def test_headers_that_are_no_utf_8_are_read_as_bytes(impatient: Server) -> None:
     for value in (b"Bearer \xff\xfe", b"\xed\xa0\x80", b"Basic \x80"):
         with connected(impatient, b"GET /v1/models HTTP/1.0\r\nAuthorization: " + value + b"\r\n\r\n") as connection:

@@ -68,7 +68,7 @@ class Guarded(HttpToolsProtocol):
         self._problem: ApiError | None = None  # why the parser was stopped
         self._open = 0  # requests without a whole answer
         self._head_since: float | None = None
-        self._head_bytes = self._framing_bytes = self._body_bytes = self._discarded_bytes = 0
+        self._head_bytes = self._framing_bytes = self._body_bytes = self._fed_body_bytes = self._discarded_bytes = 0
         self._reads_body = False
         self._since = 0.0  # of what a look waits for: bytes of a body, the end of what is thrown away
         self._bytes_then = 0
@@ -106,9 +106,9 @@ class Guarded(HttpToolsProtocol):
                 return
         if not self._open and not self._reads_body and self._head_since is None:
             self._head_since = self.loop.time()
-        body_bytes = self._body_bytes
+        self._fed_body_bytes = 0  # of one request or of several
         super().data_received(data)
-        self._framing_bytes += len(data) - (self._body_bytes - body_bytes)
+        self._framing_bytes += len(data) - self._fed_body_bytes
         allowed_bytes = 2 * self.limits.head_bytes + 16 * self._body_bytes
         if self._framing_bytes > allowed_bytes and (self._head_since is not None or self._reads_body):
             self._refuse(self._too_large())
@@ -149,6 +149,7 @@ class Guarded(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
+        self._fed_body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
