@@ -298,7 +298,7 @@ def test_there_are_no_more_connections_than_files_may_be_open() -> None:
 
 def test_a_client_that_leaves_amid_a_body_is_no_fault_of_the_server(impatient: Server) -> None:
     def counted(status: int) -> float:
-        labels = {"method": "POST", "route": "/threads", "status": str(status)}
+        labels = {"method": "POST", "route": "/v1/threads", "status": str(status)}
         return float(impatient.resources.metrics.requests.labels(**labels)._value.get())
 
     before = counted(400)
