@@ -2,7 +2,7 @@
 
 A map, from the outside in; imports point down only:
 
-- `cli`        the command: serve, worker, migrate, doctor, import, export, models, rehearse
+- `cli`        the command: serve, worker, migrate, doctor, keys, projects, import, export, models, rehearse
 - `app`        the HTTP application: opens resources and the worker, mounts `api`
 - `api`        HTTP, one file per noun
 - `worker`     claims runs and keeps their leases alive
@@ -11,6 +11,9 @@ A map, from the outside in; imports point down only:
 - `runs`       what a run does: lifecycle, commands, loop, journal, hosted tools
 - `retrieval`  how files become searchable and are found
 - `files`      files and uploads: rows and bytes together
+- `administration` keys and projects, as the command makes and lists them
+- `tenants`    who may come in, and how much each project may do
+- `attaching`  the database for commands that end soon
 - `housekeeping` what every process does for all from time to time
 - `resources`  opens everything outside the process; the only place that picks a backend
 - `backends`   the outside: model endpoints and the names that lead to them, relays, linked images, file storage,

@@ -54,6 +54,8 @@ from adlatus.wire.common import ErrorResponse
 from adlatus.wire.events import compact
 from adlatus.worker import GRACE_S, Worker
 
+_RATES = [f"x-ratelimit-{what}-{kind}" for kind in ("requests", "tokens") for what in ("limit", "remaining", "reset")]
+
 REFUSED: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorResponse, "description": "An error"}}
 """What the documentation says of every answer but the one that was asked for."""
 
@@ -123,7 +125,7 @@ def create_app(
             allow_origins=list(settings.origins),
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["x-request-id", "openai-processing-ms"],
+            expose_headers=["x-request-id", "openai-processing-ms", "retry-after", *_RATES],
         )
     return app
 

@@ -18,12 +18,13 @@ import uvicorn
 import uvloop
 from pydantic import ValidationError
 
-from adlatus import __version__, doctor
+from adlatus import __version__, administration, doctor
 from adlatus.api.admin import administered
 from adlatus.api.connections import guarded, limits_for
 from adlatus.app import create_app, housekeeping, working
+from adlatus.attaching import attached
 from adlatus.backends.embeddings import fetch
-from adlatus.backends.postgres import attach, embedded_postgres
+from adlatus.backends.postgres import embedded_postgres
 from adlatus.backends.sandbox import prepare
 from adlatus.backends.vectors.edge import identity
 from adlatus.errors import StartupError, Unavailable
@@ -34,7 +35,6 @@ from adlatus.rehearsal import server as rehearsal
 from adlatus.resources import Resources, index_folder, open_resources
 from adlatus.settings import DEFAULT_PROJECT, Settings, is_loopback
 from adlatus.store import index_owner, migrate
-from adlatus.store.db import open_database
 from adlatus.telemetry import Metrics, configure_logging
 from adlatus.transfer import commands as transfer
 from adlatus.worker import GRACE_S
@@ -82,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
 
     examine = commands.add_parser("doctor", parents=[data_dir], help="check every component and give advice")
     examine.set_defaults(run=_doctor)
+
+    administration.add_commands(commands, data_dir)
 
     index = commands.add_parser("index", help="the index of files")
     actions = index.add_subparsers(required=True, metavar="ACTION")
@@ -141,17 +143,17 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 
 def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
-    if not settings.keys and not is_loopback(settings.host):
-        raise StartupError(
-            f"refusing to listen on {settings.host} without API keys: anyone who reaches it could use it. "
-            "Set ADLATUS_API_KEYS=key or key:project (comma-separated), or listen on 127.0.0.1."
-        )
     return _run_until_signal(_serve_until_stopped(settings, executor=not arguments.no_executor))
 
 
 async def _serve_until_stopped(settings: Settings, *, executor: bool) -> None:
     listener, admin = listen(settings.host, settings.port, "Choose another --port."), _listen_for_operators(settings)
     async with open_resources(settings, Metrics(), executes=executor) as resources:
+        if not resources.access.has_keys and not is_loopback(settings.host):
+            raise StartupError(
+                f"refusing to listen on {settings.host} without API keys: anyone who reaches it could use it. Make one "
+                "with `adlatus keys create`, set ADLATUS_API_KEYS=key or key:project, or listen on 127.0.0.1."
+            )
         app = create_app(settings, resources=resources, executor=executor, admin=admin)
         gc.freeze()  # what is here by now stays: passing over it makes the collector a third cheaper for long threads
         config = uvicorn.Config(
@@ -242,17 +244,8 @@ def _rebuild_index(_arguments: argparse.Namespace, settings: Settings) -> int:
 
 async def _index_again(settings: Settings) -> int:
     index_id = identity(index_folder(settings)) if settings.qdrant_url is None else None
-    async with AsyncExitStack() as stack:
-        if settings.database_url is not None:
-            dsn = settings.database_url.get_secret_value()
-        else:
-            running = await attach(settings.data_dir)
-            if running is None:
-                running = await stack.enter_async_context(embedded_postgres(settings.data_dir))
-            dsn = running.dsn
-        database = await stack.enter_async_context(open_database(dsn, max_connections=1))
-        async with database.transaction() as tx:
-            return await index_owner.replace(tx, index_id)
+    async with attached(settings) as database, database.transaction() as tx:
+        return await index_owner.replace(tx, index_id)
 
 
 def _import(arguments: argparse.Namespace, settings: Settings) -> int:

@@ -3,9 +3,10 @@
 Owns every error body, message and code that a client can see; knows nothing of HTTP frameworks, rows or runs.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 BAD_JSON = (
     "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP library "
@@ -58,6 +59,18 @@ class NotFound(ApiError):  # noqa: N818
     """The object does not exist in the caller's project: 404."""
 
     status = 404
+
+
+class RateLimited(ApiError):  # noqa: N818
+    """The project has reached a limit: 429. `kind` is `requests` or `tokens`; `retry_s` is when to come again."""
+
+    status = 429
+
+    def __init__(self, message: str, *, kind: Literal["requests", "tokens"], retry_s: float) -> None:
+        milliseconds = max(1, math.ceil(retry_s * 1000))
+        headers = {"retry-after-ms": str(milliseconds), "retry-after": str(math.ceil(milliseconds / 1000))}
+        super().__init__(message, code="rate_limit_exceeded", headers=headers)
+        self.type = kind
 
 
 class Unavailable(ApiError):  # noqa: N818

@@ -6,7 +6,7 @@ import time
 import uuid
 from typing import Literal
 
-Kind = Literal["asst", "thread", "msg", "run", "step", "call", "file", "vs", "vsfb", "upload", "part"]
+Kind = Literal["asst", "thread", "msg", "run", "step", "call", "file", "vs", "vsfb", "upload", "part", "key"]
 
 _ALPHANUMERIC = string.ascii_letters + string.digits
 _BASE58 = "".join(c for c in _ALPHANUMERIC if c not in "0OIl")
@@ -23,6 +23,11 @@ def new_id(kind: Kind) -> str:
             return f"vsfb_{uuid.uuid4().hex}"
         case _:
             return f"{kind}_{_random(_ALPHANUMERIC, 24)}"
+
+
+def new_secret() -> str:
+    """An API key, of the form that clients expect: `sk-` and 48 characters."""
+    return "sk-" + _random(_ALPHANUMERIC, 48)
 
 
 def new_request_id() -> str:

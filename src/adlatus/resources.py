@@ -9,7 +9,6 @@ import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 
@@ -17,7 +16,6 @@ import asyncpg
 import httpx
 import structlog
 from pydantic import SecretStr
-from sqlalchemy.dialects.postgresql import insert
 
 from adlatus.backends import models_file
 from adlatus.backends.blobs import Blobs, open_blobs, why
@@ -42,13 +40,14 @@ from adlatus.errors import StartupError, Unavailable
 from adlatus.rehearsal import server as rehearsal
 from adlatus.rehearsal.embeddings import MODEL as REHEARSAL_EMBEDDING
 from adlatus.settings import DEFAULT_PROJECT, Settings
-from adlatus.store import executors, index_owner, leases, migrate
+from adlatus.store import executors, index_owner, leases, migrate, projects
 from adlatus.store.db import Database, open_database, plain_dsn
 from adlatus.store.events import EventLog
 from adlatus.store.seen import SeenAssistants
-from adlatus.store.tables import projects
 from adlatus.telemetry import Metrics
 from adlatus.telemetry.tracing import Tracing, open_tracing
+from adlatus.tenants.access import Access, open_access
+from adlatus.tenants.rates import Rates
 
 log = structlog.get_logger(__name__)
 
@@ -81,9 +80,7 @@ class Resources:
 
     `embedder` is None where there is none: then files are found by their words only. `local_model` is there if it was
     fetched, whatever files are indexed with. `code` is None in a process that executes no runs, `tracing` where
-    nobody wants traces.
-    `project_by_key` is by the key's SHA-256, and empty where no key is wanted. `executor_id` is this process's name
-    in the database.
+    nobody wants traces. `executor_id` is this process's name in the database.
     """
 
     settings: Settings
@@ -102,7 +99,8 @@ class Resources:
     code: Availability | None
     metrics: Metrics
     tracing: Tracing | None
-    project_by_key: Mapping[bytes, str]
+    access: Access
+    rates: Rates
     picked: tuple[tuple[str, str, str], ...]
     seen: SeenAssistants = field(default_factory=SeenAssistants)
 
@@ -149,7 +147,8 @@ async def open_resources(
             log.info("runs of an earlier process go on", runs=freed)
         if settings.database_url is None and (freed := await leases.FILES.release_all(database)):
             log.info("files of an earlier process go on being indexed", files=freed)
-        await _ensure_projects(database, settings)
+        await projects.ensure(database, {DEFAULT_PROJECT, *(key.project_id for key in settings.keys)})
+        access = await stack.enter_async_context(open_access(database, settings))
         events = EventLog(database)
         await _in_background(stack, events)
         wakeup = await stack.enter_async_context(listen(dsn, leases.WAKE_CHANNEL))
@@ -174,7 +173,7 @@ async def open_resources(
             ("storage", blobs.shown, "ADLATUS_STORAGE_URL"),
             ("index", index_report, "ADLATUS_QDRANT_URL"),
             ("embeddings", _embeddings_report(embedder), _EMBEDDING_SETTINGS),
-            ("keys", _keys_report(settings), "ADLATUS_API_KEYS"),
+            ("keys", access.report, "`adlatus keys create` or ADLATUS_API_KEYS"),
         )
         yield Resources(
             settings,
@@ -193,7 +192,8 @@ async def open_resources(
             code,
             metrics,
             tracing,
-            _project_by_key(settings),
+            access,
+            Rates(database, access.limits),
             picked,
         )
 
@@ -268,17 +268,6 @@ ELSEWHERE = (
 def index_folder(settings: Settings) -> Path:
     """Where the embedded index is."""
     return settings.data_dir / "vectors"
-
-
-async def _ensure_projects(database: Database, settings: Settings) -> None:
-    wanted = sorted({DEFAULT_PROJECT, *(key.project_id for key in settings.keys)})
-    statement = insert(projects).values([{"id": project_id} for project_id in wanted]).on_conflict_do_nothing()
-    await database.fetch(statement)
-
-
-def _project_by_key(settings: Settings) -> Mapping[bytes, str]:
-    """The project of each configured key, by the key's SHA-256; empty where no key is wanted."""
-    return {sha256(key.secret.get_secret_value().encode()).digest(): key.project_id for key in settings.keys}
 
 
 async def _in_background(stack: AsyncExitStack, events: EventLog) -> None:
@@ -430,10 +419,3 @@ def _embeddings_report(embedder: Embedder | None) -> str:
             return f"{embedder.name}, on this machine"
         case _:
             return f"{embedder.name}, by its endpoint"
-
-
-def _keys_report(settings: Settings) -> str:
-    if not settings.keys:
-        return "none: any bearer or none is accepted, on loopback only"
-    projects_opened = {key.project_id for key in settings.keys}
-    return f"{len(settings.keys)} configured, for {len(projects_opened)} project(s)"

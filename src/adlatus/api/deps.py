@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Awaitable, Callable
-from hashlib import sha256
 from typing import Annotated, Any, Literal, Protocol
 
 import orjson
@@ -12,6 +11,7 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError, PydanticKnownError
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
 from adlatus.api.width import refuse_wide
@@ -29,6 +29,7 @@ from adlatus.settings import DEFAULT_PROJECT
 from adlatus.store.db import Database
 from adlatus.store.leases import Claim, Lease
 from adlatus.store.pages import Page
+from adlatus.tenants.rates import check_tokens
 from adlatus.wire.common import MAX_DEPTH, Json, refuse_deep, refuse_nul
 from adlatus.wire.steps import Included
 
@@ -85,32 +86,56 @@ async def _executor(request: Request) -> Executor | None:
     return executor
 
 
-def authenticate(resources: Resources, authorization: str | None) -> str:
-    """The project of a bearer key. Without configured keys any bearer or none is the default project."""
-    if not resources.project_by_key:
+def secret_in(headers: Headers) -> str | None:
+    """The key that a request comes with, if any. Azure's clients send a bare one as `api-key` instead."""
+    sent = headers.get("authorization")
+    if sent is None:
+        return headers.get("api-key", "").strip() or None
+    scheme, _, secret = sent.partition(" ")
+    return secret.strip() or None if scheme.lower() == "bearer" else None
+
+
+async def project_of(resources: Resources, secret: str | None) -> str:
+    """The project that a key opens. On a server without keys any key or none opens the default project.
+
+    Raises `Unauthorized`.
+    """
+    if resources.access.keyless:
         return DEFAULT_PROJECT
-    scheme, _, secret = (authorization or "").partition(" ")
-    if scheme.lower() != "bearer" or not secret.strip():
+    if secret is None:
         raise Unauthorized(NO_KEY)
-    if project_id := resources.project_by_key.get(sha256(secret.strip().encode()).digest()):
+    if project_id := await resources.access.project_of(secret):
         return project_id
     raise Unauthorized(
-        f"Incorrect API key provided: {_masked(secret.strip())}. The keys of this server are in its ADLATUS_API_KEYS.",
+        f"Incorrect API key provided: {_masked(secret)}. You can obtain an API key from your operator, who makes one "
+        "with `adlatus keys create`.",
         code="invalid_api_key",
     )
 
 
-def authorization(request: Request) -> str | None:
-    """What a request brings as its `Authorization`: Azure's clients send a bare key as `api-key` instead."""
-    sent, key = request.headers.get("authorization"), request.headers.get("api-key")
-    return f"Bearer {key}" if sent is None and key is not None else sent
-
-
 async def _project(request: Request) -> str:
-    seen: dict[str, str] = request.scope[SEEN]
+    """The caller's project, once for each request; where its limits do not allow another request, that is all."""
+    seen: dict[str, Any] = request.scope[SEEN]
     if "project" not in seen:
-        seen["project"] = authenticate(request.app.state.resources, authorization(request))
-    return seen["project"]
+        resources: Resources = request.app.state.resources
+        project_id = await project_of(resources, secret_in(request.headers))
+        _check_named(request.headers.get("openai-project"), project_id, resources)
+        seen["project"] = project_id
+        seen["standing"] = await resources.rates.let_in(project_id)
+    project: str = seen["project"]
+    return project
+
+
+def _check_named(named: str | None, project_id: str, resources: Resources) -> None:
+    """*Source* of the words: field reports."""
+    if named and named != project_id and not resources.access.keyless:
+        raise Unauthorized("OpenAI-Project header should match project for API key", code="mismatched_project")
+
+
+async def _tokens_left(request: Request) -> None:
+    """What makes a model work is refused where the tokens of the minute are used up."""
+    project_id = await _project(request)
+    check_tokens(project_id, request.scope[SEEN]["standing"])
 
 
 async def _beta(request: Request, openai_beta: Annotated[str | None, Header(include_in_schema=False)] = None) -> None:
@@ -215,6 +240,8 @@ Opened = Annotated[Resources, Depends(_resources)]
 Db = Annotated[Database, Depends(_database)]
 WorkerHere = Annotated[Executor | None, Depends(_executor)]
 Project = Annotated[str, Depends(_project)]
+TOKENS_LEFT = [Depends(_tokens_left)]
+"""Dependencies of routes that make a model work."""
 Paging = Annotated[Page, Depends(_page)]
 AfterEvent = Annotated[int, Depends(_after_event)]
 AssistantId = Annotated[str, _id("assistant_id", "asst")]

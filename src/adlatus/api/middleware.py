@@ -14,6 +14,7 @@ from adlatus.ids import new_request_id
 from adlatus.settings import host_name, is_loopback
 from adlatus.telemetry import Metrics, log_context
 from adlatus.telemetry.tracing import NO_SPAN
+from adlatus.tenants import rates
 from adlatus.wire.events import compact
 
 log = structlog.get_logger(__name__)
@@ -69,6 +70,8 @@ class Observe:
         headers["openai-organization"] = "adlatus"
         if project := scope[SEEN].get("project"):
             headers["openai-project"] = project
+        if standing := scope[SEEN].get("standing"):
+            headers.update(rates.headers(standing))
         headers["openai-processing-ms"] = str(round(seconds * 1000))
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
@@ -80,14 +83,15 @@ class Observe:
 
 
 class GuardKeyless:
-    """Only for a server without keys: serves loopback `Host` names, and no foreign web page."""
+    """As long as a server has no keys: serves loopback `Host` names, and no foreign web page."""
 
     def __init__(self, app: ASGIApp, allowed_origins: tuple[str, ...]) -> None:
         self._app = app
         self._allowed = allowed_origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (refusal := self._refusal(Headers(scope=scope))):
+        guarded = scope["type"] == "http" and scope["app"].state.resources.access.keyless
+        if guarded and (refusal := self._refusal(Headers(scope=scope))):
             await respond(refusal, send)
             return
         await self._app(scope, receive, send)
@@ -97,7 +101,7 @@ class GuardKeyless:
         if not is_loopback(host):
             return Forbidden(
                 f"This server has no API keys and answers on loopback only, not as '{host[:128]}'. "
-                "Use http://127.0.0.1 or set ADLATUS_API_KEYS."
+                "Use http://127.0.0.1, or make a key with `adlatus keys create`."
             )
         origin = headers.get("origin")
         if origin is not None and not self._is_ours(origin):

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from adlatus.api.deps import Opened, authenticate, authorization
-from adlatus.errors import Unauthorized
+from adlatus.api.deps import Opened, project_of, secret_in
+from adlatus.errors import Unauthorized, Unavailable
 from adlatus.measuring import Gauges
 from adlatus.probing import Probes, Readiness
 from adlatus.resources import Resources
@@ -25,8 +25,8 @@ async def readyz(request: Request, opened: Opened) -> Response:
     """Whether requests can be answered: 200 or 503, for those with a key with the state of each component."""
     probes: Probes = request.app.state.probes
     try:
-        authenticate(opened, authorization(request))
-    except Unauthorized:
+        await project_of(opened, secret_in(request.headers))
+    except (Unauthorized, Unavailable):  # no key that is known here
         return ready_response(await probes.needed(), None)  # what a load balancer needs
     return ready_response(await probes.all(), opened)
 
@@ -34,7 +34,7 @@ async def readyz(request: Request, opened: Opened) -> Response:
 @router.get("/metrics")
 async def metrics(request: Request, opened: Opened) -> Response:
     """Prometheus' text format."""
-    authenticate(opened, authorization(request))
+    await project_of(opened, secret_in(request.headers))
     gauges: Gauges = request.app.state.gauges
     return Response(await gauges.render(), media_type=METRICS_TYPE)
 

@@ -6,6 +6,7 @@ from fastapi import Response
 
 from adlatus.api import sse
 from adlatus.api.deps import (
+    TOKENS_LEFT,
     AfterEvent,
     Db,
     Include,
@@ -35,7 +36,7 @@ router = assistants_router()
 
 
 # Before /threads/{thread_id}, or "runs" would be taken for a thread
-@router.post("/threads/runs", response_model=Run, responses=sse.STREAMED)
+@router.post("/threads/runs", response_model=Run, responses=sse.STREAMED, dependencies=TOKENS_LEFT)
 async def create_thread_and_run(
     opened: Opened, project: Project, worker: WorkerHere, body: CreateThreadAndRunRequest
 ) -> Response:
@@ -47,12 +48,13 @@ async def create_thread_and_run(
         project,
         body,
         expires_after_s=opened.settings.run_expires_after_s,
+        most_active=opened.access.limits(project).active_runs,
         claim=worker.offer() if worker else None,
     )
     return _started(opened, worker, queued, stream=body.stream)
 
 
-@router.post("/threads/{thread_id}/runs", response_model=Run, responses=sse.STREAMED)
+@router.post("/threads/{thread_id}/runs", response_model=Run, responses=sse.STREAMED, dependencies=TOKENS_LEFT)
 async def create_run(
     opened: Opened,
     project: Project,
@@ -74,6 +76,7 @@ async def create_run(
                 body,
                 include=include,
                 expires_after_s=opened.settings.run_expires_after_s,
+                most_active=opened.access.limits(project).active_runs,
                 claim=worker.offer() if worker else None,
                 seen=opened.seen,
             )

@@ -32,6 +32,7 @@ DEFAULT_MODELS = {"/moderations": "omni-moderation-latest"}
 
 _GENERATES = ("/chat/completions", "/completions", "/responses")
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\]]', re.DOTALL)
+_TOTAL = re.compile(rb'"total_tokens"\s*:\s*([0-9]{1,12})')
 _COLON = re.compile(rb"\s*:\s*")
 
 
@@ -111,6 +112,12 @@ def with_model(body: bytes, model: str) -> bytes:
         return b"".join([*pieces, body[copied_to:]])
     before, brace, after = body.partition(b"{")  # none was named, the default is
     return before + brace + b'"model":' + name + (b"" if after.strip() == b"}" else b",") + after
+
+
+def used_tokens(end: bytes) -> int:
+    """The tokens that an answer, or a stream of them, says it took, by its last bytes; 0 where it does not say."""
+    told = _TOTAL.findall(end)
+    return int(told[-1]) if told else 0
 
 
 def answer_headers(response: httpx.Response) -> list[tuple[bytes, bytes]]:

@@ -30,10 +30,10 @@ class Storage(Protocol):
     def blobs(self) -> Blobs: ...
 
 
-def quota_bytes(resources: Resources) -> int | None:
-    """How much a project may keep."""
-    gigabytes = resources.settings.storage_quota_gb
-    return None if gigabytes is None else round(gigabytes * 10**9)
+def quota_bytes(resources: Resources, project_id: str) -> int | None:
+    """How much a project may keep: its own limit, else that of the settings."""
+    own, gigabytes = resources.access.limits(project_id).storage_bytes, resources.settings.storage_quota_gb
+    return own if own is not None or gigabytes is None else round(gigabytes * 10**9)
 
 
 @asynccontextmanager
@@ -65,7 +65,7 @@ async def add(
         tx,
         file_id,
         project_id,
-        quota_bytes=quota_bytes(resources),
+        quota_bytes=quota_bytes(resources, project_id),
         purpose=purpose,
         filename=filename,
         bytes=size_bytes,

@@ -29,7 +29,7 @@ class Arrives(Protocol):
 async def create(resources: Resources, project_id: str, request: CreateUploadRequest) -> Row:
     """A pending upload. Raises `InvalidRequest` where the project's quota does not allow it."""
     async with resources.database.transaction() as tx:
-        await files.check_quota(tx, project_id, keeping.quota_bytes(resources), more=request.bytes)
+        await files.check_quota(tx, project_id, keeping.quota_bytes(resources, project_id), more=request.bytes)
         return await statements.create(
             tx,
             id=new_id("upload"),
@@ -49,7 +49,7 @@ async def add_part(resources: Resources, project_id: str, upload_id: str, arrive
         async with resources.database.transaction() as tx:
             await statements.pending_locked(tx, project_id, upload_id, "add parts to")
             row = await statements.add_part(tx, part_id, project_id, upload_id, size_bytes)
-            await files.check_quota(tx, project_id, keeping.quota_bytes(resources))
+            await files.check_quota(tx, project_id, keeping.quota_bytes(resources, project_id))
     return row
 
 

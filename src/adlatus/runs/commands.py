@@ -15,7 +15,7 @@ from adlatus.ids import new_id
 from adlatus.runs import journal, needs, telling
 from adlatus.runs.endings import EXPIRED
 from adlatus.runs.lifecycle import FINAL, IllegalMove
-from adlatus.store import leases, rows, threads, tool_resources, vector_stores
+from adlatus.store import leases, rows, threads, tool_resources, turns, vector_stores
 from adlatus.store import runs as statements
 from adlatus.store.db import Connection, Database, Row, Transaction
 from adlatus.store.events import EventLog
@@ -74,16 +74,17 @@ async def create(
     expires_after_s: int,
     claim: Claim | None,
     seen: SeenAssistants | None = None,
+    most_active: int | None = None,
 ) -> Queued:
     """Create a run on a thread. With a claim it is leased at once, else any executor may take it.
 
     `include` is what its stream tells beyond the objects themselves, whoever listens. An assistant that this process
-    has `seen` need not be read again. Raises `NotFound` for the thread
-    or the assistant, `ActiveRun` where one is active on the thread, `InvalidRequest` where the model is unknown or
-    cannot do what is asked, or where no executor can.
+    has `seen` need not be read again. `most_active` is how many runs of the project may be active. Raises `NotFound`
+    for the thread or the assistant, `ActiveRun` where one is active on the thread, `RateLimited` where too many are in
+    the project, `InvalidRequest` where the model is unknown or cannot do what is asked, or where no executor can.
     """
     # Else the run is all that is written, and its statement waits for the lock on the thread itself
-    whole = request.additional_messages or (claim and claim.per_project is not None)
+    whole = request.additional_messages or most_active is not None or (claim and claim.per_project is not None)
     if seen and not whole and (assistant := seen.get(project_id, request.assistant_id)):
         at_once = _create_at_once(database, routing, thread_id, request, assistant, include, expires_after_s, claim)
         if row := await at_once:
@@ -100,6 +101,8 @@ async def create(
         if isinstance(connection, Transaction):
             thread, _ = await threads.add_messages(connection, thread, request.additional_messages or ())
         await _check_stores(connection, thread, settings)
+        if most_active is not None:
+            await turns.check_active(connection, project_id, most_active)
         row = await _insert(connection, project_id, thread_id, settings, expires_after_s, claim)
     return await _told_of_creation(events, row, [])
 
@@ -129,6 +132,7 @@ async def create_thread_and_run(
     *,
     expires_after_s: int,
     claim: Claim | None,
+    most_active: int | None = None,
 ) -> Queued:
     """Create a thread and a run on it, both or neither. Raises as `create` does."""
     async with database.transaction() as tx:
@@ -139,6 +143,8 @@ async def create_thread_and_run(
         if request.tool_resources:
             settings["tool_resources"] = await tool_resources.kept(tx, project_id, request.tool_resources)
         await _check_stores(tx, thread, settings)
+        if most_active is not None:
+            await turns.check_active(tx, project_id, most_active)
         row = await _insert(tx, project_id, thread["id"], settings, expires_after_s, claim)
     return await _told_of_creation(events, row, [wire.frame("thread.created", Thread.of(thread).filled().json_bytes())])
 

@@ -352,6 +352,7 @@ async def _count(journal: Journal, resources: Resources) -> None:
     prompt_tokens, completion_tokens = resources.metrics.tokens_of(resources.llm.routing.label(asked.model))
     prompt_tokens.inc(turn.usage.prompt_tokens)
     completion_tokens.inc(turn.usage.completion_tokens)
+    await resources.rates.spend(journal.project_id, turn.usage.total_tokens)
 
 
 def _output(turn: Turn) -> tuple[list[str], list[str]]:

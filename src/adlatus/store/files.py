@@ -95,7 +95,7 @@ async def check_quota(tx: Transaction, project_id: str, quota_bytes: int | None,
     if used["bytes"] + more > quota_bytes:
         raise InvalidRequest(
             f"The files of this project would be larger than its quota of {quota_bytes / 10**9:g} GB. Delete files, or "
-            "ask the operator for a greater ADLATUS_STORAGE_QUOTA_GB.",
+            "ask the operator for more (`adlatus projects limit`, or ADLATUS_STORAGE_QUOTA_GB).",
             code="storage_quota_exceeded",
         )
 

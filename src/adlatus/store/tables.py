@@ -106,6 +106,26 @@ projects = Table(
     metadata,
     _id(),
     Column("created_at", BigInteger, nullable=False, server_default=_NOW),
+    # What it may do; null: as much as it likes
+    Column("requests_per_minute", Integer),
+    Column("tokens_per_minute", BigInteger),
+    Column("active_runs", Integer),
+    Column("storage_bytes", BigInteger),
+    CheckConstraint("requests_per_minute > 0", "requests_per_minute"),
+    CheckConstraint("tokens_per_minute > 0", "tokens_per_minute"),
+    CheckConstraint("active_runs > 0", "active_runs"),
+    CheckConstraint("storage_bytes > 0", "storage_bytes"),
+)
+
+project_rates = Table(
+    "project_rates",
+    metadata,
+    Column("project_id", Text, ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True),
+    Column("requests", Float, nullable=False),
+    Column("tokens", Float, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    prefixes=["UNLOGGED"],
+    comment="How full the buckets of limited projects were at an instant; a crash of PostgreSQL empties them",
 )
 
 api_keys = Table(
@@ -113,6 +133,7 @@ api_keys = Table(
     metadata,
     _id(),
     _project(),
+    Column("name", Text),
     Column("sha256", LargeBinary, nullable=False),
     Column("shown", Text, nullable=False),  # the key's first and last characters
     *_created(),

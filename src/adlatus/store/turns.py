@@ -21,11 +21,15 @@ from sqlalchemy import (
     true,
 )
 
+from adlatus.errors import RateLimited
 from adlatus.store.db import Connection, param
-from adlatus.store.tables import projects, runs
+from adlatus.store.tables import ENDED, projects, runs
 
 SPARE = 100
 """Runs of each project that are looked at beyond those wanted, because others may be claiming the first of them."""
+
+ACTIVE_RETRY_S = 1.0
+"""When to try again where too many runs are active: nobody knows when one ends."""
 
 # Literals, so that every plan may use the partial indexes
 _unfinished = runs.c.status.in_([literal_column(f"'{status}'") for status in ("queued", "in_progress", "cancelling")])
@@ -98,6 +102,14 @@ _LOCK = (
     .where(projects.c.id == param("project_id", Text()))
     .with_for_update(key_share=True, skip_locked=True)
 )
+_LOCK_PROJECT = (
+    select(projects.c.id).where(projects.c.id == param("project_id", Text())).with_for_update(key_share=True)
+)
+_ACTIVE = (
+    select(func.count().label("active"))
+    .select_from(runs)
+    .where(runs.c.project_id == param("project_id", Text()), runs.c.status.not_in(ENDED))
+)
 _PLACES = (
     select(func.count().label("places"))
     .select_from(runs)
@@ -119,3 +131,19 @@ async def has_place(tx: Connection, project_id: str, per_project: int) -> bool:
         return False
     row = await tx.fetch_row(_PLACES, project_id=project_id)
     return row is not None and row["places"] < per_project
+
+
+async def check_active(tx: Connection, project_id: str, most: int) -> None:
+    """Refuse a run where as many of its project are active, be they executed, queued, or waiting for their clients.
+
+    In a transaction, at whose end another one may be added. Raises `RateLimited`.
+    """
+    await tx.fetch_row(_LOCK_PROJECT, project_id=project_id)
+    row = await tx.fetch_row(_ACTIVE, project_id=project_id)
+    if row and row["active"] >= most:
+        raise RateLimited(
+            f"Rate limit reached for project {project_id} in organization adlatus on active runs: Limit {most}, Used "
+            f"{row['active']}, Requested 1. Please try again when a run has ended. Your operator sets the limit.",
+            kind="requests",
+            retry_s=ACTIVE_RETRY_S,
+        )

@@ -251,7 +251,7 @@ class ErrorObject(WireObject):
     """What `errors.body` gives, as the documentation shows it."""
 
     message: str
-    type: Literal["invalid_request_error", "server_error"]
+    type: Literal["invalid_request_error", "server_error", "requests", "tokens"]
     param: str | None
     code: str | None
 
