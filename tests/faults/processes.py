@@ -82,12 +82,16 @@ class Process:
             yield client
 
 
+def _environment(settings: dict[str, str]) -> dict[str, str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ADLATUS_")}
+    environment["ADLATUS_SANDBOX"] = "off"  # who wants sandboxes says so
+    return environment | {f"ADLATUS_{name.upper()}": value for name, value in settings.items()}
+
+
 @contextmanager
 def adlatus(*arguments: str, user: int | None = None, **settings: str) -> Iterator[Process]:
     """`adlatus` with these arguments and settings (`model="x"` is `ADLATUS_MODEL=x`), and no others."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ADLATUS_")}
-    environment["ADLATUS_SANDBOX"] = "off"  # who wants sandboxes says so
-    environment |= {f"ADLATUS_{name.upper()}": value for name, value in settings.items()}
+    environment = _environment(settings)
     if user is not None:
         environment = {name: value for name, value in environment.items() if name != "XDG_RUNTIME_DIR"}
         environment["HOME"] = "/nonexistent"
@@ -130,6 +134,21 @@ def run(*arguments: str, **settings: str) -> tuple[int, str]:
     """Exit code and output of a command that ends by itself."""
     with adlatus(*arguments, user=None, **settings) as process:
         return process.ended(60), process.log
+
+
+def outputs(*arguments: str, **settings: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command that ends by itself."""
+    done = subprocess.run(
+        [*ADLATUS, *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=_environment(settings),
+        cwd="/",
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
 
 
 def postmasters(folder: Path) -> list[psutil.Process]:
