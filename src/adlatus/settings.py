@@ -60,7 +60,12 @@ class Settings(BaseSettings):
     ] = None
     storage_quota_gb: Annotated[
         float | None,
-        Field(gt=0, allow_inf_nan=False, description="Gigabytes of files that a project may keep; unset: no limit"),
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="Gigabytes of files that a project may keep that has no limit of its own (docs/projects.md); "
+            "unset: no limit",
+        ),
     ] = None
     model_base_url: Annotated[
         str | None,
@@ -154,7 +159,10 @@ class Settings(BaseSettings):
     ] = 120.0
     api_keys: Annotated[
         str | None,
-        Field(description="Bearer keys, comma-separated, each `key` or `key:project`; unset: loopback without keys"),
+        Field(
+            description="Bearer keys, comma-separated, each `key` or `key:project`, beside those of `adlatus keys`; "
+            "with neither: loopback without keys"
+        ),
         NoDecode,
     ] = Field(default=None, repr=False)
     run_expires_after_s: Annotated[int, Field(ge=1, description="Seconds until an unfinished run expires")] = 600

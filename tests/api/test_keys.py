@@ -3,23 +3,18 @@
 import asyncio
 from collections.abc import Callable, Iterator
 
-import asyncpg
 import httpx
 import pytest
 from openai import AuthenticationError, OpenAI
-from sqlalchemy import text
+from sqlalchemy import ClauseElement, text
 
 from adlatus.settings import Settings
 from adlatus.store import keys, projects
-from adlatus.store.db import Database
+from adlatus.store.db import Database, Row
 from adlatus.tenants.access import LOOK_S, Access
 from tests.api.tenancy import make_key
 from tests.conftest import Loop, Server, serving
 from tests.runs.transcripts import client_of
-
-WAITING = text(
-    "SELECT count(*) AS count FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-)
 
 
 @pytest.fixture(scope="module")
@@ -77,52 +72,64 @@ def test_nothing_but_its_digest_and_a_few_characters_of_a_key_are_stored(keyed: 
     assert bytes(found["sha256"]) == keys.digest(secret)
 
 
-def test_a_known_key_asks_the_database_nothing_and_wrong_ones_together_one_thing(
-    loop: Loop, database: Database
-) -> None:
-    async def scenario() -> tuple[list[str | None], list[str | None]]:
-        await keys.add(database, "other", "sk-known", None)
-        access = Access(database, Settings(api_keys="sk-configured"))
-        await access.refresh()
-        closed = await asyncpg.connect(database.dsn)
-        try:
-            await closed.execute("BEGIN; LOCK TABLE api_keys")
-            known = await asyncio.gather(*map(access.project_of, ["sk-known", "sk-configured"]))
-            wrong = [asyncio.create_task(access.project_of(f"sk-{number}")) for number in range(200)]
-            while not await waiting(database):
-                await asyncio.sleep(0.01)
-            late = [asyncio.create_task(access.project_of(f"sk-late-{number}")) for number in range(200)]
-            await asyncio.sleep(0)
-            assert await waiting(database) == 1
-        finally:
-            await closed.close()
-        found = await asyncio.gather(*wrong, *late)
-        await access.close()
-        return known, found
+class Watched(Database):
+    """The database, whose statements are counted, and whose answers wait until they are let through."""
 
-    async def waiting(database: Database) -> int:
-        row = await database.fetch_row(WAITING)
-        count: int = row["count"] if row else 0
-        return count
+    def __init__(self, database: Database) -> None:
+        super().__init__(database._pool, database.dsn)
+        self.asked = 0
+        self.lets_through = asyncio.Event()
+        self.lets_through.set()
 
-    known, wrong = loop.run(scenario())
-    assert known == ["other", "default"]
-    assert wrong == [None] * 400
-
-
-def test_a_key_made_while_others_are_looked_for_is_found(loop: Loop, database: Database) -> None:
-    async def scenario() -> str | None:
-        access = Access(database, Settings(api_keys="sk-configured"))
-        await access.refresh()
-        wrong = [asyncio.create_task(access.project_of(f"sk-{number}")) for number in range(50)]
-        await asyncio.sleep(0)
-        await keys.add(database, "other", "sk-new", None)
-        found = await access.project_of("sk-new")
-        await asyncio.gather(*wrong)
-        await access.close()
+    async def fetch(self, statement: ClauseElement, **params: object) -> list[Row]:
+        found = await super().fetch(statement, **params)
+        self.asked += 1
+        await self.lets_through.wait()
         return found
 
-    assert loop.run(scenario()) == "other"
+    async def fetch_row(self, statement: ClauseElement, **params: object) -> Row | None:
+        found = await super().fetch_row(statement, **params)
+        self.asked += 1
+        await self.lets_through.wait()
+        return found
+
+
+def test_known_keys_ask_the_database_nothing_and_wrong_ones_together_one_thing(loop: Loop, database: Database) -> None:
+    async def scenario() -> None:
+        watched = Watched(database)
+        await keys.add(database, "other", "sk-known", None)
+        access = Access(watched, Settings(api_keys="sk-configured"))
+        await access.refresh()
+        watched.asked = 0
+        known = [await access.project_of(key) for key in ("sk-known", "sk-configured") for _ in range(100)]
+        assert known == ["other"] * 100 + ["default"] * 100
+        assert watched.asked == 0
+        wrong = await asyncio.gather(*(access.project_of(f"sk-{number}") for number in range(500)))
+        assert wrong == [None] * 500
+        assert watched.asked == 1
+        await access.close()
+
+    loop.run(scenario())
+
+
+def test_a_key_that_is_made_while_others_are_looked_for_is_found(loop: Loop, database: Database) -> None:
+    async def scenario() -> None:
+        watched = Watched(database)
+        access = Access(watched, Settings(api_keys="sk-configured"))
+        await access.refresh()
+        watched.lets_through.clear()
+        watched.asked = 0
+        wrong = asyncio.create_task(access.project_of("sk-wrong"))
+        while not watched.asked:
+            await asyncio.sleep(0)
+        await keys.add(database, "other", "sk-new", None)
+        new = asyncio.create_task(access.project_of("sk-new"))
+        await asyncio.sleep(0)
+        watched.lets_through.set()
+        assert (await wrong, await new) == (None, "other")
+        await access.close()
+
+    loop.run(scenario())
 
 
 def test_the_last_use_of_keys_is_noted_once_a_minute(keyed: Server) -> None:
