@@ -15,6 +15,7 @@ from adlatus.errors import StartupError
 from adlatus.ids import new_secret
 from adlatus.settings import DEFAULT_PROJECT, Settings
 from adlatus.store import keys, projects
+from adlatus.store.db import Row
 
 _PROJECT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SHELL = "a letter or digit, then up to 63 letters, digits, dots, dashes or underscores"
@@ -71,17 +72,15 @@ def _create_key(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _list_keys(arguments: argparse.Namespace, settings: Settings) -> int:
-    async def find() -> list[Sequence[str]]:
+    async def find() -> list[Row]:
         async with attached(settings) as database:
-            return [
-                (
-                    *(row["id"], row["project_id"], row["shown"], _when(row["created_at"])),
-                    *(_when(row["last_used_at"]), _when(row["revoked_at"]), row["name"] or ""),
-                )
-                for row in await keys.listed(database, arguments.project)
-            ]
+            return await keys.listed(database, arguments.project)
 
-    _print_table(("id", "project", "key", "created", "last used", "revoked", "name"), asyncio.run(find()))
+    rows = []
+    for row in asyncio.run(find()):
+        instants = [_when(row[name]) for name in ("created_at", "last_used_at", "revoked_at")]
+        rows.append((row["id"], row["project_id"], row["shown"], *instants, row["name"] or ""))
+    _print_table(("id", "project", "key", "created", "last used", "revoked", "name"), rows)
     if settings.keys:
         _tell(f"Besides, ADLATUS_API_KEYS has {len(settings.keys)}.")
     return 0
@@ -110,19 +109,17 @@ def _create_project(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _list_projects(_arguments: argparse.Namespace, settings: Settings) -> int:
-    async def find() -> list[Sequence[str]]:
+    async def find() -> list[Row]:
         async with attached(settings) as database:
-            return [
-                (
-                    *(row["id"], _when(row["created_at"]), str(row["keys"])),
-                    *("-" if row[name] is None else str(row[name]) for name in projects.NAMES[:3]),
-                    "-" if row["storage_bytes"] is None else f"{row['storage_bytes'] / 10**9:g}",
-                )
-                for row in await projects.listed(database)
-            ]
+            return await projects.listed(database)
 
+    rows = []
+    for row in asyncio.run(find()):
+        counts = ["-" if row[name] is None else str(row[name]) for name in projects.NAMES[:3]]
+        storage = "-" if row["storage_bytes"] is None else f"{row['storage_bytes'] / 10**9:g}"
+        rows.append((row["id"], _when(row["created_at"]), str(row["keys"]), *counts, storage))
     titles = ("project", "created", "keys", "requests/min", "tokens/min", "active runs", "storage GB")
-    _print_table(titles, asyncio.run(find()))
+    _print_table(titles, rows)
     return 0
 
 

@@ -16,7 +16,8 @@ from tests.workers import worker_of
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "compatibility.md"
 CONTENT_TYPES = {"application/json", "application/octet-stream", "text/event-stream; charset=utf-8"}
-TYPES_OF_ERRORS = {400: "invalid_request_error", 500: "server_error"}
+TYPES_OF_ERRORS = {4: {"invalid_request_error"}, 5: {"server_error"}}
+TYPES_OF_LIMITS = {"requests", "tokens"}
 
 pytestmark = pytest.mark.timeout(GATHER_TIMEOUT_S + 60)
 
@@ -39,13 +40,17 @@ def test_everything_is_json_or_a_stream_of_it(seen: list[Seen]) -> None:
     assert {each.content_type for each in seen} <= CONTENT_TYPES
 
 
-def test_every_refusal_has_the_shape_of_an_error_and_a_status_that_clients_do_not_repeat(seen: list[Seen]) -> None:
+def test_every_refusal_has_the_shape_of_an_error_and_a_status_that_clients_repeat_at_a_limit_only(
+    seen: list[Seen],
+) -> None:
     for each in refusals(seen):
         assert list(each.body) in (["error"], ["error", "detail"] if "/files" in each.operation[1] else ["error"]), each
         assert list(each.body["error"]) == ["message", "type", "param", "code"], each
-        assert each.body["error"]["type"] == TYPES_OF_ERRORS[each.status // 100 * 100], each
+        types = TYPES_OF_LIMITS if each.status == 429 else TYPES_OF_ERRORS[each.status // 100]
+        assert each.body["error"]["type"] in types, each
+        assert (each.status == 429) == (each.body["error"]["code"] == "rate_limit_exceeded"), each
         assert each.body["error"]["message"], each
-    assert {each.status for each in refusals(seen)} <= {400, 401, 403, 404, 405, 413, 416, 500, 502, 503}
+    assert {each.status for each in refusals(seen)} <= {400, 401, 403, 404, 405, 413, 416, 429, 500, 502, 503}
 
 
 def test_every_answer_and_event_is_valid_but_for_the_list(seen: list[Seen], schema: Schema) -> None:

@@ -145,7 +145,7 @@ def _heard(look: "asyncio.Task[None]") -> None:
 
 @asynccontextmanager
 async def open_access(database: Database, settings: Settings) -> AsyncIterator[Access]:
-    """Access that stays up to date until the block is left. The projects of configured keys are there then."""
+    """Access that stays up to date until the block is left."""
     access = Access(database, settings)
     await access.refresh()
     task = asyncio.create_task(forever("keys and limits stay as they were", LOOK_S, access.refresh))
