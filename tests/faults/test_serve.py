@@ -83,7 +83,7 @@ def test_the_banner_says_what_is_used_and_how_to_change_it(folder: Path) -> None
         assert "rehearsal: a scripted stand-in, not a language model" in lines["models"]
         assert "[ADLATUS_MODEL_BASE_URL, ADLATUS_MODEL, ADLATUS_MODELS_FILE]" in lines["models"]
         assert "none: any bearer or none is accepted, on loopback only" in lines["keys"]
-        assert "[ADLATUS_API_KEYS]" in lines["keys"]
+        assert "[`adlatus keys create` or ADLATUS_API_KEYS]" in lines["keys"]
         assert "Stop with Ctrl-C" in server.log
         components = dict.fromkeys(("database", "storage", "index", "executor"), "ok")
         assert httpx.get(f"{url}/readyz").json()["components"] == components
