@@ -117,9 +117,10 @@ class Resources:
     @property
     def report(self) -> tuple[tuple[str, str, str], ...]:
         """What was picked, for people, and how to pick something else."""
+        picked = *self.picked, ("keys", self.access.report, "`adlatus keys create` or ADLATUS_API_KEYS")
         if self.code is None:
-            return self.picked
-        return *self.picked, ("code", self.code.engine or f"not executed: {self.code.problem}", "ADLATUS_SANDBOX")
+            return picked
+        return *picked, ("code", self.code.engine or f"not executed: {self.code.problem}", "ADLATUS_SANDBOX")
 
 
 @asynccontextmanager
@@ -173,7 +174,6 @@ async def open_resources(
             ("storage", blobs.shown, "ADLATUS_STORAGE_URL"),
             ("index", index_report, "ADLATUS_QDRANT_URL"),
             ("embeddings", _embeddings_report(embedder), _EMBEDDING_SETTINGS),
-            ("keys", access.report, "`adlatus keys create` or ADLATUS_API_KEYS"),
         )
         yield Resources(
             settings,

@@ -171,6 +171,9 @@ def test_a_server_without_keys_wants_them_once_there_is_one_and_even_when_that_i
         look(server)
         assert (status(server, None), status(server, "sk-any"), status(server, secret, **foreign)) == (401, 401, 200)
         assert httpx.get(f"{server.url}/metrics").status_code == 401
+        assert "components" not in httpx.get(f"{server.url}/readyz").json()
+        shown = httpx.get(f"{server.url}/readyz", headers={"Authorization": f"Bearer {secret}"}).json()
+        assert shown["uses"]["keys"] == "0 configured and 1 made, for 1 project(s)"
         server.loop.run(keys.revoke(server.resources.database, row["id"]))
         look(server)
         assert (status(server, None), status(server, secret)) == (401, 401)
