@@ -72,9 +72,9 @@ _BODIES: Mapping[str, Json] = {
     "/v1/assistants": {"model": "m"},
     "/v1/threads/{thread_id}/messages": {"role": "user", "content": "x"},
     "/v1/vector_stores/{vector_store_id}/search": {"query": "x"},
-    "/v1/vector_stores/{vector_store_id}/files/{file_id}": {"attributes": {}},
+    "/v1/vector_stores/{vector_store_id}/files/{file_id}": {"attributes": {"tried": "yes"}},
 }
-"""What a body needs that takes no id there."""
+"""What a body needs that takes no id there; one that modifies changes something."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,8 @@ def _body(operation: Operation, own: Mapping[str, str]) -> Json | None:
     }
     if path.endswith("/file_batches"):
         return {"file_ids": [own["file_id"]]}
-    return {**_BODIES.get(path, {}), **needed.get(path, {})}
+    modifies = {"metadata": {"tried": "yes"}} if path.endswith("_id}") else {}
+    return _BODIES.get(path) or needed.get(path) or modifies
 
 
 def _nested(field_path: str, value: str) -> Json:
