@@ -76,7 +76,7 @@ class Watched(Database):
     """The database, whose statements are counted, and whose answers wait until they are let through."""
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database._pool, database.dsn)
+        super().__init__(database.pool, database.dsn)
         self.asked = 0
         self.lets_through = asyncio.Event()
         self.lets_through.set()
