@@ -81,13 +81,13 @@ _BODIES: Mapping[str, Json] = {
 class Project:
     """A client, one object of each kind by the name of its parameter, and a word that is in all of them.
 
-    `image_id` is another file, whose bytes its project may read.
+    `others` are more of them: a file whose bytes may be read, and a thread without an active run.
     """
 
     http: httpx.Client
     word: str
     ids: dict[str, str]
-    image_id: str
+    others: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,8 @@ def populate(http: httpx.Client, word: str) -> Project:
     store_id = store_of(http, file_id)
     batch_id = sent(http.post(f"/vector_stores/{store_id}/file_batches", json={"file_ids": [file_id]}))["id"]
     eventually(lambda: not sent(http.get(f"/vector_stores/{store_id}"))["file_counts"]["in_progress"])
-    tools = [{"type": "function", "function": {"name": "ask"}}, {"type": "file_search"}]
-    resources = {"file_search": {"vector_store_ids": [store_id]}}
-    assistant = {"model": "m", "name": word, "instructions": word, "tools": tools, "tool_resources": resources, **said}
+    tools = [{"type": "function", "function": {"name": "ask"}}]
+    assistant = {"model": "m", "name": word, "instructions": word, "tools": tools, **said}
     assistant_id = sent(http.post("/assistants", json=assistant))["id"]
     messages = [{"role": "user", "content": f'[[call: ask {{"word": "{word}"}}]]', **said}]
     thread_id = sent(http.post("/threads", json={"messages": messages, **said}))["id"]
@@ -143,7 +142,7 @@ def populate(http: httpx.Client, word: str) -> Project:
             "batch_id": batch_id,
             "tool_call_id": call["id"],
         },
-        image_id,
+        {"file_id": image_id, "thread_id": sent(http.post("/threads", json={"messages": messages, **said}))["id"]},
     )
 
 

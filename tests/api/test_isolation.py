@@ -101,15 +101,17 @@ def expected(attempt: Attempt) -> int:
 
 
 def tries(document: Json, stranger: Project, victim: Project) -> Iterator[Attempt]:
-    """All attempts; those on files with both of them, because files are for one purpose only."""
+    """All attempts; those on files and threads with both of them, because not every one is fit for all."""
     yield from attempts(document, stranger, victim.ids)
-    images = attempts(document, stranger, victim.ids | {"file_id": victim.image_id})
-    yield from (attempt for attempt in images if "file_id" in attempt.foreign)
+    for name, object_id in victim.others.items():
+        for attempt in attempts(document, stranger, victim.ids | {name: object_id}):
+            if name in attempt.foreign:
+                yield attempt
 
 
 def told_besides(response: httpx.Response, attempt: Attempt, victim: Project) -> list[str]:
     """The ids of the other project that an answer tells, but for those that were sent, which an error may repeat."""
-    every = {*victim.ids.values(), victim.image_id} - set(attempt.foreign.values())
+    every = {*victim.ids.values(), *victim.others.values()} - set(attempt.foreign.values())
     return [each for each in every if each in response.text]
 
 
@@ -163,15 +165,15 @@ def test_lists_hold_what_is_of_the_own_project_only(document: Json, stranger: Pr
                 response = project.http.get(path.removeprefix("/v1"), params={"limit": 100})
                 found = {each["id"] for each in sent(response)["data"]}
                 assert found & {*project.ids.values()}, path
-                assert not found & {*other.ids.values(), other.image_id}, path
+                assert not found & {*other.ids.values(), *other.others.values()}, path
                 assert other.word not in response.text
                 listed += 1
     assert listed == 8
 
 
 def test_the_bytes_of_a_file_are_its_projects(stranger: Project, victim: Project) -> None:
-    path = f"/files/{victim.image_id}/content"
-    for headers in ({}, {"range": "bytes=0-3"}, {"if-range": f'"{victim.image_id}"', "range": "bytes=0-"}):
+    path = f"/files/{victim.others['file_id']}/content"
+    for headers in ({}, {"range": "bytes=0-3"}, {"if-range": f'"{victim.others["file_id"]}"', "range": "bytes=0-"}):
         assert stranger.http.get(path, headers=headers).status_code == 404
         head = stranger.http.head(path, headers=headers)
         assert (head.status_code, "etag" in head.headers) == (404, False)
@@ -201,7 +203,7 @@ def test_ids_of_another_project_in_the_database_open_nothing(
     shared: Server, stranger: Project, victim: Project
 ) -> None:
     run, resources = shared.loop.run, shared.resources
-    file_id, image_id, thread_id = victim.ids["file_id"], victim.image_id, stranger.ids["thread_id"]
+    file_id, image_id, thread_id = victim.ids["file_id"], victim.others["file_id"], stranger.ids["thread_id"]
     assert run(workspace.given(resources, STRANGER, thread_id, [file_id])) == []
     assert run(as_data_urls(resources, STRANGER, [image_id])) == {}
     assert len(run(workspace.given(resources, VICTIM, thread_id, [file_id]))) == 1
