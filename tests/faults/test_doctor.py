@@ -239,6 +239,22 @@ def test_sandboxes_without_their_image(doctor: Examined, database_url: str) -> N
     assert "adlatus-nothing:none" in said
 
 
+def test_keys_of_the_database_count(doctor: Examined, database_url: str, loop: Loop) -> None:
+    def said() -> list[str]:
+        return doctor(database_url=database_url)[1]["keys"]
+
+    assert said()[:2] == ["-", "none: loopback only"]
+    assert "`adlatus keys create`" in said()[2]
+    loop.run(
+        _execute(
+            database_url,
+            "INSERT INTO projects (id) VALUES ('blue')",
+            "INSERT INTO api_keys (id, project_id, sha256, shown) VALUES ('key_1', 'blue', 'x', 'sk-…1')",
+        )
+    )
+    assert said() == ["ok", "0 configured and 1 made"]
+
+
 def test_traces_that_could_not_be_sent(doctor: Examined, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317")
     assert "is not an address such as http://localhost:4318" in fails(doctor(database_url=database_url), "traces")

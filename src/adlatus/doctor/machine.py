@@ -10,6 +10,7 @@ from pathlib import Path
 import asyncpg
 import httpx
 
+from adlatus.backends.postgres import attach
 from adlatus.doctor.finding import Finding
 from adlatus.errors import StartupError
 from adlatus.settings import Settings
@@ -93,9 +94,32 @@ async def traces(_settings: Settings) -> Finding:
 
 
 async def keys(settings: Settings) -> Finding:
-    if settings.keys:
-        return Finding("keys", True, f"{len(settings.keys)} configured")
-    return Finding("keys", None, "none: loopback only", "Set ADLATUS_API_KEYS to serve other machines.")
+    """How many keys open the API: those of the settings, and those of the database if that can be asked now."""
+    configured, stored = len(settings.keys), await _stored_keys(settings)
+    if configured or stored:
+        return Finding("keys", True, f"{configured} configured" + (f" and {stored} made" if stored else ""))
+    advice = "Make one with `adlatus keys create`, or set ADLATUS_API_KEYS, to serve other machines."
+    known = "" if stored is not None else ", if the database has none: it does not answer"
+    return Finding("keys", None, f"none: loopback only{known}", advice)
+
+
+async def _stored_keys(settings: Settings) -> int | None:
+    """How many keys of the database open anything; None where it cannot be asked."""
+    try:
+        if settings.database_url is not None:
+            dsn = plain_dsn(settings.database_url.get_secret_value())
+        elif running := await attach(settings.data_dir):
+            dsn = running.dsn
+        else:
+            return None
+        connection = await asyncpg.connect(dsn, timeout=10)
+        try:
+            count: int = await connection.fetchval("SELECT count(*) FROM api_keys WHERE revoked_at IS NULL")
+            return count
+        finally:
+            await connection.close()
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, ValueError, StartupError):
+        return None
 
 
 async def server(settings: Settings) -> Finding:
