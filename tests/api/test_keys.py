@@ -200,6 +200,17 @@ def test_the_headers_that_name_organization_and_the_keys_own_project_are_accepte
     assert status(keyed, "sk-configured", **headers) == 200
 
 
+def test_a_key_may_come_as_azures_clients_send_it(keyed: Server) -> None:
+    secret, row = make_key(keyed, "blue")
+    with client_of(keyed) as client:
+        found = client.get("/threads", headers={"api-key": secret})
+        assert (found.status_code, found.headers["openai-project"]) == (200, "blue")
+        assert client.get("/threads", headers={"api-key": "sk-wrong"}).status_code == 401
+        assert client.get("/threads", headers={"api-key": secret, "authorization": "Bearer x"}).status_code == 401
+    look(keyed)
+    assert used_at(keyed, row["id"]) is not None
+
+
 @pytest.mark.parametrize("project", ["two", "proj_abc", "ONE"])
 def test_a_key_does_not_open_another_project_that_is_named(keyed: Server, project: str) -> None:
     keyed.loop.run(projects.ensure(keyed.resources.database, ["two"]))

@@ -13,8 +13,10 @@ import structlog
 from adlatus.backends.blobs import Blobs
 from adlatus.errors import Unavailable
 from adlatus.resources import Resources
+from adlatus.settings import Settings
 from adlatus.store import files
 from adlatus.store.db import Database, Row, Transaction
+from adlatus.store.projects import Limits
 from adlatus.wire.files import BATCH_EXPIRES_AFTER_S, FilePurpose
 
 log = structlog.get_logger(__name__)
@@ -32,7 +34,12 @@ class Storage(Protocol):
 
 def quota_bytes(resources: Resources, project_id: str) -> int | None:
     """How much a project may keep: its own limit, else that of the settings."""
-    own, gigabytes = resources.access.limits(project_id).storage_bytes, resources.settings.storage_quota_gb
+    return quota_of(resources.settings, resources.access.limits(project_id))
+
+
+def quota_of(settings: Settings, limits: Limits) -> int | None:
+    """How much a project with these limits may keep."""
+    own, gigabytes = limits.storage_bytes, settings.storage_quota_gb
     return own if own is not None or gigabytes is None else round(gigabytes * 10**9)
 
 

@@ -3,7 +3,10 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from adlatus.files.keeping import quota_of
 from adlatus.settings import Settings
+from adlatus.store import projects
+from adlatus.store.projects import NO_LIMITS
 from adlatus.transfer import exporting
 from adlatus.transfer.importing import import_files
 from adlatus.transfer.opening import opened
@@ -14,10 +17,10 @@ async def bring(
     settings: Settings, project_id: str, paths: Sequence[Path], *, dry_run: bool, say: Callable[[str], None]
 ) -> int:
     """Import, and tell what was done; the exit code."""
-    gigabytes = settings.storage_quota_gb
-    quota_bytes = None if gigabytes is None else round(gigabytes * 10**9)
     found = files_in(paths)  # before a database is started
     async with opened(settings) as target:
+        limits = (await projects.limited(target.database)).get(project_id, NO_LIMITS)
+        quota_bytes = quota_of(settings, limits)
         report = await import_files(target, project_id, found, quota_bytes=quota_bytes, dry_run=dry_run, say=say)
     for line in report.lines(dry_run=dry_run):
         say(line)
