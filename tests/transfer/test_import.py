@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from adlatus.errors import StartupError
+from adlatus.store import projects
 from adlatus.transfer import commands
 from tests.conftest import Server
 from tests.retrieval.ingesting import found_by, until_settled
@@ -445,8 +446,8 @@ def test_folders_are_read_without_the_bytes_of_files(transfers: Transfers, proje
             transfers.bring(nothing)
 
 
-def test_a_quota_counts_files_that_are_brought_in(
-    transfers: Transfers, client: httpx.Client, project: str, tmp_path: Path
+def test_a_quota_counts_files_that_are_brought_in_and_a_projects_own_limit_takes_its_place(
+    transfers: Transfers, served: Server, client: httpx.Client, project: str, tmp_path: Path
 ) -> None:
     mark = named(project)
     for name in ("a", "b"):
@@ -456,6 +457,9 @@ def test_a_quota_counts_files_that_are_brought_in(
     told = limited.bring(source, project=project)
     assert (told.code, told.counts("file"), "larger than its quota" in told.text) == (1, [1, 0, 0, 1], True)
     assert client.get(f"files/file-{mark}b").status_code == 404
+    served.loop.run(projects.limit(served.resources.database, project, {"storage_bytes": 1000}))
+    assert limited.bring(source, project=project).code == 0
+    assert client.get(f"files/file-{mark}b").status_code == 200
 
 
 def test_a_run_goes_on_over_whatever_a_history_holds(
