@@ -26,4 +26,4 @@ A map, from the outside in; imports point down only:
 
 from typing import Final
 
-__version__: Final = "0.1.0a1"
+__version__: Final = "0.1.0"

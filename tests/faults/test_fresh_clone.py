@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ import pytest
 
 from adlatus.backends.sandbox import parts
 from tests.conftest import missing
+from tests.faults.processes import free_port
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -62,12 +62,6 @@ def _clone(target: Path) -> None:
         if name and (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _environment(home: Path, **settings: str) -> dict[str, str]:
@@ -144,7 +138,7 @@ def test_make_run_works_twice_for_an_ordinary_user(folder: Path) -> None:
     for path in (home, *home.rglob("*")):
         os.chown(path, user.pw_uid, user.pw_gid)
     home.chmod(0o700)
-    port = _free_port()
+    port = free_port()
     environment = _environment(home, ADLATUS_PORT=str(port))
     command = ["make", "run", f"PYTHON={_system_python()}"]
     for at_most_s in (400.0, 30.0):
@@ -162,7 +156,7 @@ def test_make_run_works_for_root_in_a_clone_below_a_private_home(folder: Path) -
     clone.mkdir(parents=True)
     _clone(clone)
     home.chmod(0o700)
-    port = _free_port()
+    port = free_port()
     settings = {"ADLATUS_PORT": str(port), "ADLATUS_DATA_DIR": str(folder / "data"), "ADLATUS_SANDBOX": "off"}
     environment = _environment(home, PIP_NO_COMPILE="1", **settings)
     with _started(["make", "run", f"PYTHON={_system_python()}"], clone, environment) as log:
@@ -186,7 +180,7 @@ def test_the_installed_wheel_serves_in_an_empty_folder(folder: Path) -> None:
     subprocess.run([*pip, "--no-deps", str(wheel)], check=True, capture_output=True)
     empty = folder / "empty"
     empty.mkdir()
-    port = _free_port()
+    port = free_port()
     environment = _environment(folder, ADLATUS_DATA_DIR=str(folder / "data"))
     command = [str(folder / "venv" / "bin" / "adlatus"), "serve", "--port", str(port)]
     with _started(command, empty, environment) as log:

@@ -39,28 +39,36 @@ _FOLDER = "all-minilm-l6-v2-int8-1"
 """The number changes with the graph that `minilm_graph` builds, so that another one is built."""
 
 _MANIFEST = "manifest.json"
+BROUGHT_ALONG = Path(sys.prefix) / "share" / "adlatus"
+"""Where an image or a package has put the model for all data folders, by `adlatus models fetch --data-dir` of this."""
+
 MEAN_COSINE, LEAST_COSINE = 0.99, 0.98
 """How near the vectors have to be to those of the original in 32 bits; 8 bits cost about 0.007."""
 
 
 def find(data_dir: Path) -> Path | None:
-    """The folder of the fetched model, if it is whole as far as the sizes of its files tell."""
-    folder = data_dir / "models" / _FOLDER
+    """The folder of the model that was fetched, or else brought along, if it is whole as far as sizes of files tell."""
+    folders = (home / "models" / _FOLDER for home in (data_dir, BROUGHT_ALONG))
+    return next((folder for folder in folders if _is_whole(folder)), None)
+
+
+def _is_whole(folder: Path) -> bool:
     try:
         manifest = json.loads((folder / _MANIFEST).read_bytes())
-        whole = all((folder / name).stat().st_size == file["size_bytes"] for name, file in manifest.items())
+        return all((folder / name).stat().st_size == file["size_bytes"] for name, file in manifest.items())
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
-    return folder if whole else None
+        return False
 
 
 def fetch(data_dir: Path) -> Path:
-    """The folder of the model, fetched and built unless it is there. One process at a time; others wait for it.
+    """The folder of the model, fetched and built unless it is there or was brought along. One process at a time.
 
     What a killed one has left is taken up or thrown away. Raises `StartupError` with advice.
     """
     if not installed():
         raise StartupError("The local embedding model needs pip install 'adlatus[local]'.")
+    if _is_intact(brought_along := BROUGHT_ALONG / "models" / _FOLDER):
+        return brought_along
     models = data_dir / "models"
     try:
         make_data_folder(data_dir.resolve(), others_pass=os.geteuid() == 0)

@@ -1,0 +1,54 @@
+"""The engine of the tests, and what they run in it."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+from docker.errors import ImageNotFound
+
+from adlatus.backends.sandbox import image
+from tests.conftest import missing
+from tests.deploy.compose import Json, read
+from tests.deploy.containers import IMAGE, volume
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[docker.DockerClient]:
+    """An engine of this machine that has the image."""
+    client = image.connect(timeout_s=60)
+    if client is None:
+        missing("docker", "no engine answers")
+    try:
+        client.images.get(IMAGE)
+    except ImageNotFound:
+        missing("docker", f"the engine has no image {IMAGE}: .ci/engine server")
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def socket() -> Path:
+    """Where that engine listens, on this machine."""
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    if not host.startswith("unix://"):
+        missing("docker", "the engine is on another machine")
+    return Path(host.removeprefix("unix://"))
+
+
+@pytest.fixture
+def services(socket: Path) -> Json:
+    """The services of docker-compose.yml, with the values of a person who has filled in what has to be."""
+    values = {"ADLATUS_API_KEYS": "sk-secret", "POSTGRES_PASSWORD": "secret", "QDRANT_API_KEY": "secret"}
+    values |= {"DOCKER_SOCKET": str(socket), "DOCKER_GID": str(socket.stat()[stat.ST_GID])}
+    found: Json = read(values)["services"]
+    return found
+
+
+@pytest.fixture
+def data(engine: docker.DockerClient) -> Iterator[str]:
+    """An empty volume."""
+    with volume(engine) as name:
+        yield name

@@ -1,0 +1,119 @@
+"""Containers of the image that CI has built, confined as docker-compose.yml says, on the engine of the tests.
+
+That engine has no bridge: containers share the machine's network, and find there what other containers would be.
+"""
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import docker
+from docker.models.containers import Container
+
+from tests.runs.transcripts import eventually
+
+IMAGE = "adlatus:ci"
+STARTS_WITHIN_S = 90
+GRACE_S = 30
+"""What `stop_grace_period` gives; whoever has not ended by then is killed, and its exit code is 137."""
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A container until its block is left."""
+
+    container: Container
+
+    @property
+    def log(self) -> str:
+        written: bytes = self.container.logs()
+        return written.decode(errors="replace")
+
+    def is_healthy(self) -> bool:
+        """Whether the health check of the image says so. Fails where the container has ended."""
+        self.container.reload()
+        state: Json = self.container.attrs["State"]
+        assert state["Status"] == "running", self.log
+        healthy: bool = state["Health"]["Status"] == "healthy"
+        return healthy
+
+    def wait_until_healthy(self) -> None:
+        eventually(self.is_healthy, within_s=STARTS_WITHIN_S)
+
+    def wait_until_it_says(self, text: str) -> None:
+        def says() -> bool:
+            self.container.reload()
+            assert self.container.status == "running", self.log
+            return text in self.log
+
+        eventually(says, within_s=STARTS_WITHIN_S)
+
+    def ended(self) -> int:
+        """The exit code of a container that ends by itself."""
+        code: int = self.container.wait(timeout=STARTS_WITHIN_S)["StatusCode"]
+        return code
+
+    def stopped(self) -> int:
+        """The exit code after an ordinary stop."""
+        self.container.stop(timeout=GRACE_S)
+        return self.ended()
+
+    def python(self, code: str) -> str:
+        """What Python in the container prints."""
+        result = self.container.exec_run(["python3", "-I", "-c", code])
+        output = bytes(result.output).decode()
+        assert result.exit_code == 0, output
+        return output.strip()
+
+
+@contextmanager
+def started(client: docker.DockerClient, service: Json, volumes: Mapping[str, str], **settings: str) -> Iterator[Box]:
+    """A service of the file, in the machine's network, with other settings (`port="1"` is `ADLATUS_PORT=1`).
+
+    `volumes` says which volumes stand for those that the file names.
+    """
+    assert service["network_mode"] == "none" if "network_mode" in service else "networks" in service
+    ours = {f"ADLATUS_{name.upper()}": value for name, value in settings.items()}
+    container = client.containers.run(
+        IMAGE,
+        shlex.split(service["command"]),
+        detach=True,
+        network_mode="host",
+        environment=service.get("environment", {}) | ours,
+        volumes=list(_mounted(service.get("volumes", []), volumes)),
+        tmpfs=dict(entry.partition(":")[::2] for entry in service["tmpfs"]),
+        read_only=service["read_only"],
+        cap_drop=service["cap_drop"],
+        security_opt=service["security_opt"],
+        group_add=service.get("group_add", []),
+        mem_limit=service["mem_limit"],
+        pids_limit=service["pids_limit"],
+        nano_cpus=int(service["cpus"] * 1e9),
+        healthcheck={"interval": 250_000_000},
+        labels={"io.adlatus.tests": str(os.getpid())},
+    )
+    try:
+        yield Box(container)
+    finally:
+        container.remove(force=True, v=True)
+
+
+def _mounted(mounts: list[str], volumes: Mapping[str, str]) -> Iterator[str]:
+    for mount in mounts:
+        source, _, target = mount.partition(":")
+        yield f"{source if source.startswith('/') else volumes[source]}:{target}"
+
+
+@contextmanager
+def volume(client: docker.DockerClient) -> Iterator[str]:
+    """The name of an empty volume."""
+    made = client.volumes.create()
+    try:
+        yield made.name
+    finally:
+        made.remove(force=True)
