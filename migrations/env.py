@@ -1,7 +1,9 @@
 """Alembic's entry point. The DSN comes from the caller's Config, see adlatus/store/migrate.py."""
 
 import asyncio
+from functools import partial
 
+import asyncpg
 from alembic import context
 from sqlalchemy import Connection, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -19,7 +21,10 @@ def _migrate(connection: Connection) -> None:
 
 async def _run() -> None:
     dsn: str = context.config.attributes["dsn"]
-    engine = create_async_engine(dsn.replace("postgresql://", "postgresql+asyncpg://", 1), poolclass=pool.NullPool)
+    # asyncpg reads the DSN itself, as everywhere else: SQLAlchemy does not know what `sslmode` and others mean
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=partial(asyncpg.connect, dsn), poolclass=pool.NullPool
+    )
     async with engine.connect() as connection:
         await connection.run_sync(_migrate)
         await connection.commit()

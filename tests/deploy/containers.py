@@ -66,7 +66,8 @@ class Box:
     def python(self, code: str) -> str:
         """What Python in the container prints."""
         result = self.container.exec_run(["python3", "-I", "-c", code])
-        output = bytes(result.output).decode()
+        assert isinstance(result.output, bytes)
+        output = result.output.decode()
         assert result.exit_code == 0, output
         return output.strip()
 
@@ -94,7 +95,7 @@ def started(client: docker.DockerClient, service: Json, volumes: Mapping[str, st
         mem_limit=service["mem_limit"],
         pids_limit=service["pids_limit"],
         nano_cpus=int(service["cpus"] * 1e9),
-        healthcheck={"interval": 250_000_000},
+        healthcheck={"interval": 1_000_000_000},
         labels={"io.adlatus.tests": str(os.getpid())},
     )
     try:

@@ -30,8 +30,8 @@ SMOKE = Path(__file__).parents[1] / "sdks" / "smoke.py"
 RIGHTS = """
 import os
 roots = [os.path.join("/", name) for name in os.listdir("/") if name not in ("proc", "sys", "dev", "tmp")]
-open_to_us = [at for root in ["/", *roots] for at, _, _ in os.walk(root) if os.access(at, os.W_OK)]
-outside = [at for at in open_to_us if not at.startswith("/var/lib/adlatus")]
+folders = ["/", *(at for root in roots for at, _, _ in os.walk(root))]
+outside = [at for at in folders if os.access(at, os.W_OK) and not at.startswith("/var/lib/adlatus")]
 capabilities = [line.split()[1] for line in open("/proc/self/status") if line.startswith(("CapEff", "CapBnd"))]
 print(os.getuid(), outside, set(capabilities))
 """

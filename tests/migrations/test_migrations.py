@@ -93,6 +93,12 @@ def test_downgrading_to_base_leaves_nothing(loop: Loop, new_database: Callable[.
     }
 
 
+def test_an_address_means_to_migrations_what_it_means_to_the_server(loop: Loop, database_url: str) -> None:
+    dsn = f"{database_url}&sslmode=prefer"
+    loop.run(migrate.upgrade(dsn))
+    assert loop.run(migrate.current(dsn)) == migrate.head()
+
+
 def test_two_processes_may_migrate_at_once(loop: Loop, new_database: Callable[..., str]) -> None:
     dsn = new_database(empty=True)
     command = [sys.executable, "-m", "adlatus.cli", "migrate"]
