@@ -5,7 +5,7 @@ That engine has no bridge: containers share the machine's network, and find ther
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from docker.models.containers import Container
 from tests.runs.transcripts import eventually
 
 IMAGE = "adlatus:ci"
-STARTS_WITHIN_S = 90
+WITHIN_S = 90
 GRACE_S = 30
 """What `stop_grace_period` gives; whoever has not ended by then is killed, and its exit code is 137."""
 
@@ -34,28 +34,25 @@ class Box:
         written: bytes = self.container.logs()
         return written.decode(errors="replace")
 
-    def is_healthy(self) -> bool:
-        """Whether the health check of the image says so. Fails where the container has ended."""
-        self.container.reload()
-        state: Json = self.container.attrs["State"]
-        assert state["Status"] == "running", self.log
-        healthy: bool = state["Health"]["Status"] == "healthy"
-        return healthy
-
     def wait_until_healthy(self) -> None:
-        eventually(self.is_healthy, within_s=STARTS_WITHIN_S)
+        """Wait until the image's health check says so; fails where the container ends instead."""
+        self._wait(lambda: self.container.attrs["State"]["Health"]["Status"] == "healthy")
 
     def wait_until_it_says(self, text: str) -> None:
-        def says() -> bool:
+        """Wait for a line of the log; fails where the container ends instead."""
+        self._wait(lambda: text in self.log)
+
+    def _wait(self, look: Callable[[], bool]) -> None:
+        def looked() -> bool:
             self.container.reload()
             assert self.container.status == "running", self.log
-            return text in self.log
+            return look()
 
-        eventually(says, within_s=STARTS_WITHIN_S)
+        eventually(looked, within_s=WITHIN_S, every_s=0.2)
 
     def ended(self) -> int:
         """The exit code of a container that ends by itself."""
-        code: int = self.container.wait(timeout=STARTS_WITHIN_S)["StatusCode"]
+        code: int = self.container.wait(timeout=WITHIN_S)["StatusCode"]
         return code
 
     def stopped(self) -> int:

@@ -108,7 +108,7 @@ def deployment(
         qdrant = stack.enter_context(qdrant_server())
 
         def start(name: str, **more: str) -> Box:
-            settings = {"database_url": dsn, "qdrant_url": qdrant.url, "admin_bind": f"127.0.0.1:{free_port()}"}
+            settings = {"database_url": dsn, "qdrant_url": qdrant.url, "admin_bind": ""}
             return stack.enter_context(started(engine, services[name], {"data": data}, **settings, **more))
 
         migrate, prepare = start("migrate"), start("sandbox-image")
@@ -156,7 +156,6 @@ def the_worker_executes_code(sdk: OpenAI) -> None:
     steps: Any = sdk.beta.threads.runs.steps.list(run.id, thread_id=thread.id)
     [executed] = [step.step_details.tool_calls[0] for step in steps if step.type == "tool_calls"]
     assert executed.code_interpreter.outputs[0].logs == "the sum is 42\n"
-    [answer] = sdk.beta.threads.messages.list(thread.id, run_id=run.id)
-    content: Any = answer.content[0]
+    content: Any = sdk.beta.threads.messages.list(thread.id, run_id=run.id).data[0].content[0]
     [annotation] = content.text.annotations
     assert sdk.files.content(annotation.file_path.file_id).read() == b"42"

@@ -94,7 +94,7 @@ def test_downgrading_to_base_leaves_nothing(loop: Loop, new_database: Callable[.
 
 
 def test_an_address_means_to_migrations_what_it_means_to_the_server(loop: Loop, database_url: str) -> None:
-    dsn = f"{database_url}&sslmode=prefer"
+    dsn = f"{database_url}{'&' if '?' in database_url else '?'}sslmode=prefer"
     loop.run(migrate.upgrade(dsn))
     assert loop.run(migrate.current(dsn)) == migrate.head()
 

@@ -151,12 +151,12 @@ DELTAS: dict[str, Callable[[Json], Iterator[str]]] = {
 }
 
 
-def eventually(look: Callable[[], Result], *, within_s: float = 20) -> Result:
-    """The first true result of `look`; fails after the deadline."""
+def eventually(look: Callable[[], Result], *, within_s: float = 20, every_s: float = 0.005) -> Result:
+    """The first true result of `look`; fails after the deadline. `every_s` is for what costs something to look at."""
     give_up_at = time.monotonic() + within_s
     while not (found := look()):
         assert time.monotonic() < give_up_at, f"not within {within_s} s"
-        time.sleep(0.005)
+        time.sleep(every_s)
     return found
 
 
