@@ -13,6 +13,7 @@ from adlatus.backends.sandbox import image
 from tests.conftest import missing
 from tests.deploy.compose import Json, read
 from tests.deploy.containers import IMAGE, volume
+from tests.deploy.schemas import COMPOSE, KUBERNETES, Schemas, fetched
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +53,13 @@ def data(engine: docker.DockerClient) -> Iterator[str]:
     """An empty volume."""
     with volume(engine) as name:
         yield name
+
+
+@pytest.fixture(scope="session")
+def schemas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Schemas]:
+    """What the specifications of Compose and Kubernetes say."""
+    folder = tmp_path_factory.mktemp("schemas")
+    fetched(folder, COMPOSE, KUBERNETES)
+    schemas = Schemas(folder)
+    yield schemas
+    schemas.close()
