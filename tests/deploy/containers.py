@@ -4,23 +4,24 @@ That engine has no bridge: containers share the machine's network, and find ther
 """
 
 import os
+import re
 import shlex
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import docker
 from docker.models.containers import Container
 
+from adlatus import __version__
+from tests.deploy.compose import ROOT, Json
 from tests.runs.transcripts import eventually
 
 IMAGE = "adlatus:ci"
 WITHIN_S = 90
 GRACE_S = 30
 """What `stop_grace_period` gives; whoever has not ended by then is killed, and its exit code is 137."""
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,32 @@ def started(client: docker.DockerClient, service: Json, volumes: Mapping[str, st
         healthcheck={"interval": 1_000_000_000},
         labels={"io.adlatus.tests": str(os.getpid())},
     )
+    yield from _lent(container)
+
+
+@contextmanager
+def documented(client: docker.DockerClient, data: str, port: int, key: str) -> Iterator[Box]:
+    """The one container of the documentation, by the command that stands there, with another port, key and volume.
+
+    The port is not published but its own, and nothing reaps its orphans: CI's engine has neither bridge nor init.
+    """
+    text = (ROOT / "docs" / "deployment.md").read_text("utf-8").replace("\\\n", "")
+    [command] = re.findall(r"^docker run (.*)$", text, re.M)
+    for given, ours in (
+        ("--name adlatus --init ", ""),
+        ("--env ADLATUS_API_KEYS=sk-choose-your-own", f"--env ADLATUS_API_KEYS={key} --env ADLATUS_PORT={port}"),
+        ("--publish 127.0.0.1:8000:8000", "--network host --health-interval 1s"),
+        ("--volume adlatus:", f"--volume {data}:"),
+        (f"adlatus:{__version__}", IMAGE),
+    ):
+        assert command.count(given) == 1, given
+        command = command.replace(given, ours)
+    started = subprocess.run(["docker", "run", *shlex.split(command)], capture_output=True, text=True, check=False)
+    assert started.returncode == 0, started.stderr
+    yield from _lent(client.containers.get(started.stdout.strip()))
+
+
+def _lent(container: Container) -> Iterator[Box]:
     try:
         yield Box(container)
     finally:

@@ -18,7 +18,7 @@ from adlatus.backends.sandbox import image
 from adlatus.settings import Settings
 from tests.conftest import missing
 from tests.deploy.compose import Json
-from tests.deploy.containers import Box, started
+from tests.deploy.containers import Box, documented, started
 from tests.faults.processes import free_port
 from tests.faults.proxy import database_behind_proxy
 from tests.retrieval.qdrant_server import qdrant_server
@@ -55,13 +55,9 @@ def said(sdk: OpenAI, text: str, thread_id: str | None = None) -> str:
         return "".join(stream.text_deltas)
 
 
-def test_a_container_alone_is_a_whole_server_and_the_next_one_goes_on(
-    engine: docker.DockerClient, services: Json, data: str
-) -> None:
+def test_a_container_alone_is_a_whole_server_and_the_next_one_goes_on(engine: docker.DockerClient, data: str) -> None:
     port = free_port()
-    alone = services["server"] | {"environment": {}}
-    settings = {"api_keys": KEY, "port": str(port)}
-    with started(engine, alone, {"data": data}, **settings) as box, client(port) as sdk:
+    with documented(engine, data, port, KEY) as box, client(port) as sdk:
         box.wait_until_healthy()
         assert box.python(RIGHTS) == "10000 [] {'0000000000000000'}"
         thread = sdk.beta.threads.create().id
@@ -73,7 +69,7 @@ def test_a_container_alone_is_a_whole_server_and_the_next_one_goes_on(
         [found] = sdk.vector_stores.search(store.id, query="which dessert somebody likes").data
         assert found.content[0].text == text.decode()
         assert box.stopped() == 0, box.log
-    with started(engine, alone, {"data": data}, **settings) as box, client(port) as sdk:
+    with documented(engine, data, port, KEY) as box, client(port) as sdk:
         box.wait_until_healthy()
         assert [message.role for message in sdk.beta.threads.messages.list(thread)] == ["assistant", "user"]
         assert len(sdk.vector_stores.search(store.id, query="dessert").data) == 1
