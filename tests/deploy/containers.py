@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -37,19 +37,14 @@ class Box:
 
     def wait_until_healthy(self) -> None:
         """Wait until the image's health check says so; fails where the container ends instead."""
-        self._wait(lambda: self.container.attrs["State"]["Health"]["Status"] == "healthy")
 
-    def wait_until_it_says(self, text: str) -> None:
-        """Wait for a line of the log; fails where the container ends instead."""
-        self._wait(lambda: text in self.log)
-
-    def _wait(self, look: Callable[[], bool]) -> None:
-        def looked() -> bool:
+        def is_healthy() -> bool:
             self.container.reload()
             assert self.container.status == "running", self.log
-            return look()
+            healthy: bool = self.container.attrs["State"]["Health"]["Status"] == "healthy"
+            return healthy
 
-        eventually(looked, within_s=WITHIN_S, every_s=0.2)
+        eventually(is_healthy, within_s=WITHIN_S, every_s=0.2)
 
     def ended(self) -> int:
         """The exit code of a container that ends by itself."""

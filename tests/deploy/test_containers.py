@@ -104,7 +104,7 @@ def deployment(
         qdrant = stack.enter_context(qdrant_server())
 
         def start(name: str, **more: str) -> Box:
-            settings = {"database_url": dsn, "qdrant_url": qdrant.url, "admin_bind": ""}
+            settings = {"database_url": dsn, "qdrant_url": qdrant.url, "admin_bind": f"127.0.0.1:{free_port()}"}
             return stack.enter_context(started(engine, services[name], {"data": data}, **settings, **more))
 
         migrate, prepare = start("migrate"), start("sandbox-image")
@@ -116,9 +116,9 @@ def deployment(
 
 
 def test_the_services_of_the_compose_file_do_together_what_the_sdk_asks(deployment: Deployment) -> None:
-    deployment.server.wait_until_healthy()
-    deployment.runs.wait_until_it_says("executing runs")
-    deployment.ingestion.wait_until_it_says("indexing files")
+    boxes = (deployment.server, deployment.runs, deployment.ingestion)
+    for box in boxes:
+        box.wait_until_healthy()
     surroundings = {"PATH": os.defpath, "OPENAI_API_KEY": KEY, "NO_PROXY": "127.0.0.1"}
     surroundings["OPENAI_BASE_URL"] = f"http://127.0.0.1:{deployment.port}/v1"
     smoke = subprocess.run(
@@ -136,7 +136,7 @@ def test_the_services_of_the_compose_file_do_together_what_the_sdk_asks(deployme
     assert deployment.server.python("import os; print(os.path.exists('/var/run/docker.sock'))") == "False"
     for box in (deployment.runs, deployment.ingestion):
         assert box.python(RIGHTS) == "10000 [] {'0000000000000000'}"
-    for box in (deployment.server, deployment.runs, deployment.ingestion):
+    for box in boxes:
         assert box.stopped() == 0, box.log
 
 
