@@ -1,6 +1,7 @@
 """The engine of the tests, and what they run in it."""
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ def engine() -> Iterator[docker.DockerClient]:
         client.images.get(IMAGE)
     except ImageNotFound:
         missing("docker", f"the engine has no image {IMAGE}: .ci/engine server")
+    if shutil.which("docker") is None:
+        missing("docker", "the command docker is not installed")
     yield client
     client.close()
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 import urllib.request
 import zipfile
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from adlatus import __version__
 from adlatus.backends.sandbox import parts
 from tests.conftest import missing
 from tests.faults.processes import free_port
@@ -165,10 +167,10 @@ def test_make_run_works_for_root_in_a_clone_below_a_private_home(folder: Path) -
     assert home.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_installed_wheel_serves_in_an_empty_folder(folder: Path) -> None:
+def test_the_installed_wheel_serves_in_an_empty_folder(folder: Path, database_url: str) -> None:
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder / "dist"), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
-    [wheel] = (folder / "dist").glob("adlatus-*.whl")
+    wheel = folder / "dist" / f"adlatus-{__version__}-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as content:
         names = content.namelist()
     assert len(names) == len(set(names))
@@ -186,7 +188,21 @@ def test_the_installed_wheel_serves_in_an_empty_folder(folder: Path) -> None:
     with _started(command, empty, environment) as log:
         _wait_until_ready(port, log, 60)
         assert _six_lines(port) == "it works\n"
+    # The same as `pip install adlatus` without the extra
+    subprocess.run([pip[0], "uninstall", "--quiet", "--yes", *_local_packages()], check=True, capture_output=True)
+    told = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True, check=False)
+    assert told.returncode == 1
+    assert "pip install 'adlatus[local]', or set ADLATUS_DATABASE_URL" in told.stderr
+    with _started(command, empty, environment | {"ADLATUS_DATABASE_URL": database_url}) as log:
+        _wait_until_ready(port, log, 60)
+        assert _six_lines(port) == "it works\n"
     assert list(empty.iterdir()) == []
+
+
+def _local_packages() -> list[str]:
+    """What the extra `local` brings."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return [requirement.partition(">=")[0] for requirement in project["optional-dependencies"]["local"]]
 
 
 @pytest.mark.parametrize(
