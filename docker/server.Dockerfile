@@ -25,7 +25,7 @@ RUN /opt/adlatus/bin/pip install --quiet --no-cache-dir --disable-pip-version-ch
     && chmod -R a+rX /opt/adlatus/share \
     && /opt/adlatus/bin/pip uninstall --quiet --yes pip setuptools
 
-FROM ${BASE_IMAGE}
+FROM ${BASE_IMAGE} AS server
 
 # PostgreSQL knows its clients by name, so the user has one.
 RUN groupadd --gid 10000 adlatus \
