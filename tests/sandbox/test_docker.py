@@ -1,19 +1,22 @@
 """What is Docker's own: how a container is made, engines that are far, that do not answer, that fall silent."""
 
+import asyncio
 import gc
 import os
 import select
 import socket
+import ssl
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import trustme
 
 from adlatus.backends.sandbox import image
 from adlatus.backends.sandbox.docker import APP, CREATED, INSTANCE, DockerEngine
@@ -159,6 +162,67 @@ def test_an_engine_may_be_far_away(loop: Loop, settings: Settings, instance: str
         assert thread.get("a.bin", 4 * MEGABYTE) == bytes(3 * MEGABYTE)
         assert thread.run("while True: pass", 0.5).done.status is Status.INTERRUPTED
     assert not boxes.left("docker", instance)
+
+
+@asynccontextmanager
+async def tls_before(engine: str, folder: Path) -> AsyncIterator[str]:
+    """The address of an engine that wants certificates of its clients, as one on another machine should.
+
+    `folder` gets what a client needs.
+    """
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    client = authority.issue_cert("client")
+    client.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    client.private_key_pem.write_to_path(folder / "key.pem")
+    wanted = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=folder / "ca.pem")
+    wanted.verify_mode = ssl.CERT_REQUIRED
+    authority.issue_cert("127.0.0.1").configure_cert(wanted)
+
+    async def hand_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while content := await source.read(2**16):
+                sink.write(content)
+                await sink.drain()
+            if sink.can_write_eof():
+                sink.write_eof()
+            else:
+                sink.close()
+
+    async def serve(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        far_source, far_sink = await asyncio.open_unix_connection(engine)
+        await asyncio.gather(hand_on(source, far_sink), hand_on(far_source, sink))
+        far_sink.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=wanted)
+    try:
+        yield f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+def test_an_engine_may_want_a_certificate(
+    loop: Loop, settings: Settings, instance: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = urlsplit(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
+    if address.scheme != "unix":
+        pytest.skip("the engine is far already")
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)  # it would take the place of DOCKER_CERT_PATH
+    monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
+    with loop.stack() as stack:
+        monkeypatch.setenv("DOCKER_HOST", loop.run(stack.enter_async_context(tls_before(address.path, tmp_path))))
+        monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+        monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+        with keeping(loop, new_engine(settings, instance), Limits(warm=0)) as sandboxes:
+            thread = Thread(loop, sandboxes, "a")
+            thread.put(bytes(3 * MEGABYTE), "a.bin")
+            assert thread.run("import os; os.path.getsize('a.bin')").results == [str(3 * MEGABYTE)]
+            assert thread.get("a.bin", 4 * MEGABYTE) == bytes(3 * MEGABYTE)
+        (tmp_path / "ca.pem").write_bytes(trustme.CA().cert_pem.bytes())
+        with pytest.raises(SandboxUnavailableError, match="certificate verify failed"):
+            loop.run(_pick(settings))
+    monkeypatch.undo()
+    wait_until(lambda: not boxes.left("docker", instance))
 
 
 @pytest.mark.nightly
