@@ -19,7 +19,7 @@ import pytest
 import trustme
 
 from adlatus.backends.sandbox import image
-from adlatus.backends.sandbox.docker import APP, CREATED, INSTANCE, DockerEngine
+from adlatus.backends.sandbox.docker import APP, CREATED, INSTANCE, DockerEngine, unlimited
 from adlatus.backends.sandbox.engine import SandboxUnavailableError
 from adlatus.backends.sandbox.events import Status
 from adlatus.backends.sandbox.picking import pick_engine
@@ -250,6 +250,17 @@ def test_no_engine_is_told_with_its_reason(
     with pytest.raises(SandboxUnavailableError, match=r"^The Docker engine cannot be used: .*No such file"):
         loop.run(_pick(settings))
     gc.collect()
+
+
+def test_an_engine_that_cannot_limit_is_told(settings: Settings) -> None:
+    client = image.connect()
+    assert client
+    info = client.info()
+    client.close()
+    assert unlimited(info) == ()
+    rootless = info | {"MemoryLimit": False, "CpuCfsQuota": False}  # without delegated control groups
+    [sentence] = unlimited(rootless)
+    assert sentence.startswith("This engine limits no memory, no processor: delegate control groups")
 
 
 def test_a_runtime_that_the_engine_has_not_got_is_told(loop: Loop, settings: Settings, instance: str) -> None:

@@ -76,6 +76,14 @@ def _options(runtime: str | None) -> dict[str, Any]:
     }
 
 
+def unlimited(info: dict[str, Any]) -> tuple[str, ...]:
+    """What an engine cannot hold containers to, by what it tells of itself: it starts them all the same."""
+    limits = {"MemoryLimit": "memory", "PidsLimit": "processes", "CpuCfsQuota": "processor"}
+    if without := [what for name, what in limits.items() if info.get(name) is False]:
+        return (f"This engine limits no {', no '.join(without)}: delegate control groups to it, if it is rootless.",)
+    return ()
+
+
 class DockerEngine:
     """An engine that answers, with the image there. `instance` tells our containers from those of other servers."""
 
@@ -90,7 +98,8 @@ class DockerEngine:
         self._openings = Openings()
         shared = "A container shares the kernel of the engine's machine: a hole in that kernel is a way out."
         vm = "For code of strangers use a runtime with a kernel of its own (ADLATUS_SANDBOX_RUNTIME=runsc)."
-        self.lacks: tuple[str, ...] = () if runtime and runtime != "runc" else (shared, vm)
+        self._by_nature: tuple[str, ...] = () if runtime and runtime != "runc" else (shared, vm)
+        self.lacks: tuple[str, ...] = self._by_nature
 
     async def check(self) -> None:
         """Raise `SandboxUnavailableError` if no engine answers or it has not got the image."""
@@ -99,6 +108,7 @@ class DockerEngine:
     def _check(self) -> docker.DockerClient:
         if self._client is None:
             self._client = docker.from_env(timeout=_TIMEOUT_S)
+            self.lacks = self._by_nature + unlimited(self._client.info())
         self._client.ping()
         self._client.images.get(self._image)
         return self._client
