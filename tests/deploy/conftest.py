@@ -18,11 +18,23 @@ from tests.deploy.schemas import COMPOSE, KUBERNETES, Schemas, fetched
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[docker.DockerClient]:
-    """An engine of this machine that has the image."""
+def socket() -> Path:
+    """Where the engine of this machine listens."""
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    if not host.startswith("unix://"):
+        missing("docker", "the engine is on another machine")
+    socket = Path(host.removeprefix("unix://"))
+    if not socket.is_socket():
+        missing("docker", f"no engine listens at {socket}")
+    return socket
+
+
+@pytest.fixture(scope="module")
+def engine(socket: Path) -> Iterator[docker.DockerClient]:
+    """That engine, which has the image."""
     client = image.connect(timeout_s=60)
     if client is None:
-        missing("docker", "no engine answers")
+        missing("docker", f"no engine answers at {socket}")
     try:
         client.images.get(IMAGE)
     except ImageNotFound:
@@ -31,15 +43,6 @@ def engine() -> Iterator[docker.DockerClient]:
         missing("docker", "the command docker is not installed")
     yield client
     client.close()
-
-
-@pytest.fixture
-def socket() -> Path:
-    """Where that engine listens, on this machine."""
-    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    if not host.startswith("unix://"):
-        missing("docker", "the engine is on another machine")
-    return Path(host.removeprefix("unix://"))
 
 
 @pytest.fixture
