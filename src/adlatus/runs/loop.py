@@ -330,9 +330,12 @@ async def _listen(
     async with aclosing(resources.llm.stream(route, request)) as answer:
         async for chunks in answer:
             if new := turn.fold(chunks):
-                asking.hears(chunks)
-                await journal.say(new)
-                asking.tells()
+                if asking.heard:
+                    await journal.say(new)
+                else:
+                    asking.hears(chunks)
+                    await journal.say(new)
+                    asking.tells()
     await journal.say(turn.finish())
     journal.hear_out()
 

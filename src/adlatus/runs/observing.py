@@ -81,7 +81,7 @@ class Asking:
         self._label = resources.llm.routing.label(route.model)
         self._turn = turn
         self._first_of = first_of
-        self._heard = False
+        self.heard = False
         self._asked_at = time.monotonic()
         self._span = NO_SPAN
         if resources.tracing:
@@ -92,10 +92,8 @@ class Asking:
         return self
 
     def hears(self, chunks: list[Chunk]) -> None:
-        """The answer goes on by these chunks, which have something in them."""
-        if self._heard:
-            return
-        self._heard = True
+        """The answer begins with these chunks, which have something in them."""
+        self.heard = True
         self._metrics.model_first_token_seconds.labels(self._label).observe(time.monotonic() - self._asked_at)
         if self._span is not NO_SPAN:
             whole = next((chunk for chunk in chunks if isinstance(chunk, dict)), {})
@@ -103,7 +101,7 @@ class Asking:
             self._span.set({f"gen_ai.response.{name}": value[:200] for name, value in said.items()})
 
     def tells(self) -> None:
-        """What was heard last has been told to the run's client."""
+        """What was heard has been told to the run's client."""
         if self._first_of:
             self._metrics.run_first_token_seconds.observe(self._first_of.age_s)
             self._first_of = None

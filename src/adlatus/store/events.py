@@ -121,8 +121,8 @@ class EventLog:
     def append(self, run_id: str, attempt: int, frames: Iterable[bytes]) -> None:
         """Number frames and hand them to local readers; never waits."""
         channel = self._channel(run_id, attempt)
-        if not channel.forgotten:
-            channel.base = min(channel.base, attempt << 32)  # it may execute here before its creation is told
+        if channel.base > attempt << 32 and not channel.forgotten:
+            channel.base = attempt << 32  # it may execute here before its creation is told
         channel.append(attempt, frames)
         self._dirty[run_id] = channel
 
