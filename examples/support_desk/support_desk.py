@@ -212,10 +212,10 @@ def prompt(system: str, user: str) -> list[ChatCompletionMessageParam]:
 class Speaker(AssistantEventHandler):
     """Prints an answer while it is written."""
 
-    def on_text_delta(self, delta: TextDelta, snapshot: Text) -> None:  # noqa: ARG002  (the SDK passes both)
+    def on_text_delta(self, delta: TextDelta, snapshot: Text) -> None:
         say(delta.value)
 
-    def on_message_done(self, message: Message) -> None:  # noqa: ARG002
+    def on_message_done(self, message: Message) -> None:
         say("\n")
 
 
