@@ -8,7 +8,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup models sandbox dev run check test nightly chaos mutations conformance fmt lint types imports audit migrate revision bench \
-	requirements clean
+	requirements docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)$$/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -68,6 +68,9 @@ conformance: dev ## run the contract tests and write their table into docs/compa
 
 bench: dev ## measure against the floors, print ratios, write bench-results.json
 	@$(BIN)/python -m bench
+
+docs: dev ## draw from the code what the documentation says of it
+	@$(BIN)/python -m docs.generate
 
 requirements: dev ## compile the pinned requirements from pyproject.toml
 	@for args in "--extra local --extra otel -o requirements.txt" "--extra local --extra otel --extra dev -c requirements.txt -o requirements-dev.txt"; do \

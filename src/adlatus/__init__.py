@@ -3,6 +3,7 @@
 A map, from the outside in; imports point down only:
 
 - `cli`        the command: serve, worker, migrate, doctor, keys, projects, import, export, models, rehearse
+- `doctor`     checks every component, and gives advice
 - `app`        the HTTP application: opens resources and the worker, mounts `api`
 - `api`        HTTP, one file per noun
 - `worker`     claims runs and keeps their leases alive

@@ -1,4 +1,4 @@
-"""What the README and the docs show, works."""
+"""What the README and the document of streams show, works; `tests/docs` looks at all the others."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,6 @@ import httpx
 import pytest
 
 from adlatus.cli import _parser
-from adlatus.runs.lifecycle import diagram
 from tests.conftest import Server
 from tests.runs.transcripts import converse, parse
 
@@ -74,18 +73,3 @@ def test_the_readme_names_every_command_and_no_other() -> None:
     choices = next(action.choices for action in _parser()._actions if action.dest == "==SUPPRESS==" or action.choices)
     assert choices is not None
     assert named == set(choices)
-
-
-def test_the_readme_names_only_make_targets_that_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
-    assert set(re.findall(r"^(?:[A-Z_]+=\S+ )*make ([a-z]+)", README, re.M)) <= targets
-
-
-def test_the_documented_lifecycle_is_the_table() -> None:
-    assert diagram() in (ROOT / "docs" / "compatibility.md").read_text()
-
-
-def test_links_between_documents_lead_somewhere() -> None:
-    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document.name}: {target}"
