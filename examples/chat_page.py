@@ -12,6 +12,7 @@ With a real model start the server as docs/getting-started.md says.
 """
 
 import os
+import warnings
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -46,6 +47,7 @@ PAGE = """<!doctype html><meta charset="utf-8"><title>Chat</title>
   };
 </script>"""
 
+warnings.simplefilter("ignore", DeprecationWarning)  # so the SDK calls all Assistants
 app = FastAPI()
 client = OpenAI()
 assistant = client.beta.assistants.create(model="gpt-4o", instructions="You are a friendly tutor.")
@@ -59,11 +61,8 @@ def answer(thread_id: str, question: Annotated[str, Form()]) -> StreamingRespons
 
 
 def pieces(thread_id: str, question: str) -> Iterator[str]:
-    with client.beta.threads.runs.stream(
-        thread_id=thread_id,
-        assistant_id=assistant.id,
-        additional_messages=[{"role": "user", "content": question}],
-    ) as stream:
+    client.beta.threads.messages.create(thread_id, role="user", content=question)
+    with client.beta.threads.runs.stream(thread_id=thread_id, assistant_id=assistant.id) as stream:
         yield from stream.text_deltas
         if error := stream.get_final_run().last_error:
             yield error.message

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from tests.contract.operations import HANDED_ON
-from tests.contract.test_sdks import Environment
+from tests.sdks.environments import Environment
 from tests.witness import Operation, Witness
 
 CLIENT = {"python": "Python", "node": "JS"}

@@ -10,7 +10,7 @@ from tests.contract.operations import EXTENSIONS, NOT_OFFERED, NOT_YET
 from tests.contract.schema import DEVIATIONS, Schema
 from tests.contract.test_openai_types import DEVIATIONS as OF_TYPES
 from tests.contract.test_openai_types import EVENT_TYPES, OF_CODE, TYPES, differences
-from tests.contract.test_sdks import ENVIRONMENTS
+from tests.sdks.environments import ENVIRONMENTS
 from tests.witness import GATHER_TIMEOUT_S, WITNESS, Seen
 from tests.workers import worker_of
 
