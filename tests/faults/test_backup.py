@@ -95,6 +95,7 @@ def sdk(url: str) -> Iterator[OpenAI]:
         yield client
 
 
+@pytest.mark.nightly
 def test_a_copied_data_folder_is_the_whole_server(tmp_path: Path) -> None:
     with data_folder() as folder:
         with serve(folder) as process:
