@@ -1,5 +1,6 @@
 """Every block of code in the documents is run, or checked as far as that goes without running it."""
 
+import ast
 import json
 import re
 import tomllib
@@ -30,6 +31,15 @@ OF_OTHER_TESTS = {"README.md": "tests/api/test_readme.py", "docs/rehearsal.md": 
 """Documents whose Python a test of its own runs."""
 
 URL = "http://127.0.0.1:8000"
+
+EXAMPLES = ROOT / "examples"
+HEADS: dict[str, Callable[[str], str]] = {
+    ".py": lambda source: ast.get_docstring(ast.parse(source)) or "",
+    ".ipynb": lambda source: "".join(json.loads(source)["cells"][0]["source"]),
+    ".mjs": lambda source: re.sub("(?m)^// ?", "", source.partition("\nimport ")[0]),
+    ".sh": lambda source: re.sub("(?m)^# ?", "", source.partition("\nset ")[0]),
+}
+"""The beginnings of examples that explain them, by suffix."""
 
 
 def excepted(block: Block) -> bool:
@@ -93,6 +103,18 @@ def test_a_command_that_names_what_is_not_there_is_found_out(wrong: str, has_rou
     assert len(before) == wrong.count("&&")
     with pytest.raises((shell.WrongError, ValueError)):
         shell.check(command, has_route)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.iterdir() if path.suffix in HEADS))
+def test_examples_say_at_their_top_how_they_are_started(name: str, has_route: Callable[[str, str], bool]) -> None:
+    head = HEADS[Path(name).suffix]((EXAMPLES / name).read_text("utf-8"))
+    started = [line.strip() for line in head.splitlines() if line.startswith("    ")]
+    for command in shell.commands("\n".join(started)):
+        shell.check(command, has_route)
+    if name != "test_with_rehearsal.py":  # pytest starts its servers
+        assert "make run" in "\n".join(started)
+        assert any(f"examples/{name}" in line for line in started)
+        assert "getting-started.md" in head
 
 
 @of("diff")
