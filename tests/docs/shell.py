@@ -174,7 +174,9 @@ def check_curl(arguments: Sequence[str], routes: Callable[[str, str], bool]) -> 
     sends = any(argument in ("-d", "--data", "-F", "--form", "--data-binary") for argument in arguments)
     for argument in arguments:
         address = urlsplit(argument)
-        if address.netloc in ("127.0.0.1:8000", "localhost:8000") and not routes(method or ("POST" if sends else "GET"), address.path):
+        if address.netloc in ("127.0.0.1:8000", "localhost:8000") and not routes(
+            method or ("POST" if sends else "GET"), address.path
+        ):
             raise WrongError(f"{method} {address.path} is no route")
 
 

