@@ -58,6 +58,7 @@ def has_route() -> Callable[[str, str], bool]:
 
     def has(method: str, path: str) -> bool:
         beside = path in ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json")
+        path = re.sub("^/openai/(v1/)?(deployments/[^/]+/)?", "/v1/", path)  # Azure's dialect
         return beside or any(place.fullmatch(path) and method.lower() in paths[name] for name, place in places.items())
 
     return has
