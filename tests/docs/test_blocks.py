@@ -19,8 +19,9 @@ from adlatus.rehearsal import script as rehearsal
 from adlatus.rehearsal import server as rehearsal_server
 from adlatus.settings import Settings
 from tests.conftest import Loop, Server
+from tests.contract.operations import NOT_OFFERED
 from tests.docs import shell
-from tests.docs.documents import ROOT, Block, blocks
+from tests.docs.documents import ROOT, Block, Document, blocks, documents
 from tests.docs.exceptions import MOST, NEVER
 from tests.retrieval.documents import pdf
 
@@ -62,6 +63,17 @@ def has_route() -> Callable[[str, str], bool]:
         return beside or any(place.fullmatch(path) and method.lower() in paths[name] for name, place in places.items())
 
     return has
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda document: document.name)
+def test_operations_that_are_named_are_offered(document: Document, has_route: Callable[[str, str], bool]) -> None:
+    for name in document.names():
+        operation = re.fullmatch(r"(GET|POST|DELETE) (/[\w/{}-]+)(\?.*)?", name)
+        if operation is None or document.name == "docs/rehearsal.md":  # whose server is another
+            continue
+        method, path = operation[1], operation[2].replace("{", "").replace("}", "")
+        if (method, operation[2]) not in NOT_OFFERED:
+            assert has_route(method, path) or has_route(method, f"/v1{path}"), name
 
 
 @pytest.mark.parametrize("block", blocks(), ids=str)
