@@ -81,6 +81,17 @@ def test_what_is_drawn_from_the_code_is_current() -> None:
     assert [path.name for path, _ in generate.outdated()] == [], "run `make docs`"
 
 
+def test_figures_that_are_quoted_are_those_that_were_measured() -> None:
+    rows = re.findall(r"^\| (.+?) \| (\d[\d,.]*) (.+) \| (\S+) \|$", DOCUMENTS["docs/operations.md"].text, re.M)
+    assert len(rows) > 10
+    for what, figure, _, where in rows:
+        if link := re.search(r"\((\S+\.md)#", where):
+            assert figure in DOCUMENTS[f"docs/{link[1]}"].text, what
+        elif where.startswith("P"):
+            measured = re.findall(rf"^\| {where} \| .+", DOCUMENTS["docs/performance.md"].text, re.M)
+            assert any(f"| {figure} " in row for row in measured), what
+
+
 def test_the_diagram_of_the_modules_shows_every_one_and_only_ways_down() -> None:
     arrows = re.findall(r"^    (\w+) --> (\w+)$", generate.architecture(), re.M)
     private = {"_sandbox", "__init__", "__pycache__", "py.typed", "_migrations"}
