@@ -27,6 +27,7 @@ GROUPS: Final[dict[str, dict[str, str]]] = {
         "data_dir": "/srv/adlatus",
         "api_keys": "sk-one,sk-two:team-blue",
         "cors_origins": "https://chat.example.org",
+        "admin_bind": "0.0.0.0:9090",
         "log_format": "json",
         "log_level": "warning",
     },

@@ -9,6 +9,8 @@ A map, from the outside in; imports point down only:
 - `worker`     claims runs and keeps their leases alive
 - `presence`   tells the database that this process lives and what it can do
 - `transfer`   objects in and out as files: import, export
+- `probing`    whether a process can do its work: what /readyz says
+- `measuring`  what is looked up when somebody asks for the metrics
 - `runs`       what a run does: lifecycle, commands, loop, journal, hosted tools
 - `retrieval`  how files become searchable and are found
 - `files`      files and uploads: rows and bytes together
@@ -16,6 +18,7 @@ A map, from the outside in; imports point down only:
 - `tenants`    who may come in, and how much each project may do
 - `attaching`  the database for commands that end soon
 - `housekeeping` what every process does for all from time to time
+- `listening`  sockets to serve on
 - `resources`  opens everything outside the process; the only place that picks a backend
 - `backends`   the outside: model endpoints and the names that lead to them, relays, linked images, file storage,
                 embeddings, vectors, embedded PostgreSQL, wake-ups

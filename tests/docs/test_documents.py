@@ -41,6 +41,13 @@ def test_settings_that_are_named_are_settings(document: Document) -> None:
 
 
 @each_document
+def test_metrics_that_are_named_are_in_their_table(document: Document) -> None:
+    table = set(re.findall(r"^\| `(adlatus_\w+)", DOCUMENTS["docs/observing.md"].text, re.M))
+    for name in re.findall(r"\badlatus_[a-z_]+[a-z]\b", document.text):
+        assert re.sub("_(bucket|count|sum)$", "", name) in table, name
+
+
+@each_document
 def test_commands_that_are_named_in_sentences_are_there(document: Document) -> None:
     for name in document.names():
         words = name.replace("`", "").split()
