@@ -19,7 +19,7 @@ from adlatus.settings import Settings
 from tests.docs.documents import ROOT
 
 _OTHERS = """
-apt cd cp createdb docker export git kill kubectl litellm llama-server ls mkdir npm ollama pg_dump pg_restore rm set
+apt cd cp createdb docker export git jq kill kubectl litellm llama-server ls mkdir npm ollama pg_dump pg_restore rm set
 source systemctl tar vllm
 """
 OF_OTHERS = frozenset(_OTHERS.split())

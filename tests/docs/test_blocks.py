@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from openai import OpenAI
+from openai import AzureOpenAI, OpenAI
 
 from adlatus.app import create_app
 from adlatus.backends import models_file
@@ -141,7 +141,7 @@ def test_what_a_change_adds_is_right(
     elif "baseURL" in after:
         assert f"baseURL: '{URL}/v1', apiKey: 'any'" in after  # tests/examples runs it
     else:
-        shown: dict[str, Any] = {"OpenAI": OpenAI}
+        shown: dict[str, Any] = {"OpenAI": OpenAI, "AzureOpenAI": AzureOpenAI}
         exec(compile(pointed(after, server, api_key), str(block), "exec"), shown)
         with shown["client"] as client:
             assert client.models.list().data
@@ -149,7 +149,10 @@ def test_what_a_change_adds_is_right(
 
 @of("json")
 def test_json_is_json(block: Block) -> None:
-    json.loads(block.text)
+    """One value, or lines of one each."""
+    lines = block.text.splitlines()
+    for text in lines if all(line.startswith("{") for line in lines) else [block.text]:
+        json.loads(text)
 
 
 @of("yaml")
@@ -216,7 +219,8 @@ def shown(sdk: OpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 def test_python_runs(document: str, server: Server, api_key: str, shown: dict[str, Any]) -> None:
     for block in blocks("python"):
         if block.document == document and not excepted(block):
-            exec(compile(pointed(block.text, server, api_key), str(block), "exec"), shown)
+            code = pointed(block.text, server, api_key).replace('"thread_abc"', repr(shown["thread"].id))
+            exec(compile(code, str(block), "exec"), shown)
 
 
 @pytest.mark.parametrize("document", QUOTED)
