@@ -28,6 +28,7 @@ GROUPS: Final[dict[str, dict[str, str]]] = {
         "api_keys": "sk-one,sk-two:team-blue",
         "cors_origins": "https://chat.example.org",
         "admin_bind": "0.0.0.0:9090",
+        "max_connections": "1000",
         "log_format": "json",
         "log_level": "warning",
     },
@@ -111,6 +112,7 @@ def _group(title: str, examples: dict[str, str]) -> str:
     for name, example in examples.items():
         field = Settings.model_fields[name]
         meaning = re.sub(r"`?\b(?:docs/)(\w[\w-]*\.md)`?", r"[\1](\1)", field.description or "")
+        meaning = meaning.replace("SECURITY.md", "[SECURITY.md](../SECURITY.md)")
         cells = (f"`{variable(name)}`", _default(name, field), _values(name, field), f"`{example}`", meaning)
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
