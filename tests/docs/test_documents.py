@@ -88,6 +88,10 @@ def test_what_is_drawn_from_the_code_is_current() -> None:
     assert [path.name for path, _ in generate.outdated()] == [], "run `make docs`"
 
 
+def test_the_changelog_has_this_version() -> None:
+    assert f"\n## [{adlatus.__version__}] - 20" in DOCUMENTS["CHANGELOG.md"].text
+
+
 def test_figures_that_are_quoted_are_those_that_were_measured() -> None:
     rows = re.findall(r"^\| (.+?) \| (\d[\d,.]*) (.+) \| (\S+) \|$", DOCUMENTS["docs/operations.md"].text, re.M)
     assert len(rows) > 10
