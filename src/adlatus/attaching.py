@@ -9,14 +9,15 @@ from adlatus.backends.postgres import attach, embedded_postgres
 from adlatus.errors import StartupError
 from adlatus.settings import Settings
 from adlatus.store import migrate
-from adlatus.store.db import Database, open_database, plain_dsn
+from adlatus.store.db import ANSWER_S, Database, open_database, plain_dsn
 
 
 @asynccontextmanager
-async def attached(settings: Settings) -> AsyncIterator[Database]:
-    """The database at the schema of this version. Raises `StartupError` with advice.
+async def attached(settings: Settings, *, answer_s: float = ANSWER_S) -> AsyncIterator[Database]:
+    """The database at the schema of this version, by one connection. Raises `StartupError` with advice.
 
-    An embedded one that no server has open is brought to that schema, any other must be there already.
+    An embedded one that no server has open is brought to that schema, any other must be there already. A statement may
+    take `answer_s`.
     """
     async with AsyncExitStack() as stack:
         if settings.database_url is not None:
@@ -33,7 +34,7 @@ async def attached(settings: Settings) -> AsyncIterator[Database]:
                 raise StartupError(
                     f"The database is at revision {revision or 'none'}, not at {migrate.head()}: {advice}."
                 )
-            database = await stack.enter_async_context(open_database(dsn, max_connections=1))
+            database = await stack.enter_async_context(open_database(dsn, max_connections=1, answer_s=answer_s))
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, ValueError) as error:
             raise StartupError(f"cannot connect to the database: {error}") from error
         yield database

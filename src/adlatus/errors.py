@@ -73,6 +73,16 @@ class RateLimited(ApiError):  # noqa: N818
         self.type = kind
 
 
+class QuotaExceeded(ApiError):  # noqa: N818
+    """There is no room for more until something is deleted: 429, which the SDKs are told not to repeat."""
+
+    status = 429
+    type = "insufficient_quota"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="storage_quota_exceeded", headers={"x-should-retry": "false"})
+
+
 class Unavailable(ApiError):  # noqa: N818
     """A backend does not answer at the moment: 503 with `retry-after`."""
 

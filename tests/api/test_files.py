@@ -593,7 +593,8 @@ def test_a_project_keeps_no_more_than_its_quota(loop: Loop, new_database: Callab
         client.headers["authorization"] = "Bearer one"
         first = sent(client, b"x" * 600)
         refused = send(client, b"x" * 500)
-        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "storage_quota_exceeded")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "storage_quota_exceeded")
+        assert refused.headers["x-should-retry"] == "false"
         assert stored(server) == {f"files/{first['id']}"}
         client.headers["authorization"] = "Bearer two"
         sent(client, b"x" * 1000)

@@ -17,7 +17,8 @@ from tests.workers import worker_of
 DOCUMENT = Path(__file__).parents[2] / "docs" / "compatibility.md"
 CONTENT_TYPES = {"application/json", "application/octet-stream", "text/event-stream; charset=utf-8"}
 TYPES_OF_ERRORS = {4: {"invalid_request_error"}, 5: {"server_error"}}
-TYPES_OF_LIMITS = {"requests", "tokens"}
+TYPES_OF_LIMITS = {"requests", "tokens", "insufficient_quota"}
+CODES_OF_LIMITS = {"rate_limit_exceeded", "storage_quota_exceeded"}
 
 pytestmark = pytest.mark.timeout(GATHER_TIMEOUT_S + 60)
 
@@ -48,7 +49,7 @@ def test_every_refusal_has_the_shape_of_an_error_and_a_status_that_clients_repea
         assert list(each.body["error"]) == ["message", "type", "param", "code"], each
         types = TYPES_OF_LIMITS if each.status == 429 else TYPES_OF_ERRORS[each.status // 100]
         assert each.body["error"]["type"] in types, each
-        assert (each.status == 429) == (each.body["error"]["code"] == "rate_limit_exceeded"), each
+        assert (each.status == 429) == (each.body["error"]["code"] in CODES_OF_LIMITS), each
         assert each.body["error"]["message"], each
     assert {each.status for each in refusals(seen)} <= {400, 401, 403, 404, 405, 413, 416, 429, 500, 502, 503}
 

@@ -335,9 +335,12 @@ def _kinds(kind: type[ApiError]) -> list[type[ApiError]]:
     return [kind, *(found for below in kind.__subclasses__() for found in _kinds(below))]
 
 
-def test_no_error_but_a_limit_of_rate_has_a_status_that_makes_clients_repeat_a_refused_request() -> None:
+def test_no_error_but_those_of_limits_has_a_status_that_makes_clients_repeat_a_refused_request() -> None:
     statuses = {kind: kind.status for kind in _kinds(ApiError)}
-    assert {kind for kind, status in statuses.items() if status in (408, 409, 429)} == {errors.RateLimited}
+    assert {kind for kind, status in statuses.items() if status in (408, 409, 429)} == {
+        errors.RateLimited,
+        errors.QuotaExceeded,
+    }
     assert {kind for kind, status in statuses.items() if status >= 500} == {
         errors.BadGateway,
         errors.DatabaseUnavailable,

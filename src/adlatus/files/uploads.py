@@ -27,7 +27,7 @@ class Arrives(Protocol):
 
 
 async def create(resources: Resources, project_id: str, request: CreateUploadRequest) -> Row:
-    """A pending upload. Raises `InvalidRequest` where the project's quota does not allow it."""
+    """A pending upload. Raises `QuotaExceeded`."""
     async with resources.database.transaction() as tx:
         await files.check_quota(tx, project_id, keeping.quota_bytes(resources, project_id), more=request.bytes)
         return await statements.create(
@@ -40,7 +40,9 @@ async def create(resources: Resources, project_id: str, request: CreateUploadReq
 
 
 async def add_part(resources: Resources, project_id: str, upload_id: str, arrives: Arrives) -> Row:
-    """Take in a part. Raises `NotFound`, `InvalidRequest` before any byte of it where the upload takes none."""
+    """Take in a part. Raises `NotFound` and, where the upload takes none, `InvalidRequest` before any byte is read;
+    `QuotaExceeded` once it is known how long the part is.
+    """
     await statements.pending(resources.database, project_id, upload_id, "add parts to")
     part_id = new_id("part")
     key = statements.key_of(part_id)

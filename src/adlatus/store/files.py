@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from adlatus.errors import FileNotFound, InvalidRequest, NotFound, Unavailable, no_such_file
+from adlatus.errors import FileNotFound, NotFound, QuotaExceeded, Unavailable, no_such_file
 from adlatus.store import pages, rows
 from adlatus.store.db import Connection, Row, Transaction, param
 from adlatus.store.pages import Page
@@ -72,7 +72,7 @@ async def page(connection: Connection, page: Page, project_id: str, purpose: str
 async def add(tx: Transaction, file_id: str, project_id: str, *, quota_bytes: int | None, **columns: object) -> Row:
     """The row of a file whose bytes are there. `expires_after_s` counts from now.
 
-    Raises `InvalidRequest` where the project would keep more than its quota.
+    Raises `QuotaExceeded` where the project would keep more than its quota.
     """
     seconds = columns.pop("expires_after_s", None)
     await settle(tx, key_of(file_id))
@@ -86,17 +86,16 @@ async def add(tx: Transaction, file_id: str, project_id: str, *, quota_bytes: in
 
 
 async def check_quota(tx: Transaction, project_id: str, quota_bytes: int | None, *, more: int = 0) -> None:
-    """Raise `InvalidRequest` where the project keeps more than its quota, with `more` bytes to come."""
+    """Raise `QuotaExceeded` where the project keeps more than its quota, with `more` bytes to come."""
     if quota_bytes is None:
         return
     await tx.fetch_row(_LOCK_PROJECT, by_id=project_id)  # two requests must not both take the last bytes
     used = await tx.fetch_row(_USED, project_id=project_id)
     assert used is not None
     if used["bytes"] + more > quota_bytes:
-        raise InvalidRequest(
+        raise QuotaExceeded(
             f"The files of this project would be larger than its quota of {quota_bytes / 10**9:g} GB. Delete files, or "
-            "ask the operator for more (`adlatus projects limit`, or ADLATUS_STORAGE_QUOTA_GB).",
-            code="storage_quota_exceeded",
+            "ask the operator for more (`adlatus projects limit`, or ADLATUS_STORAGE_QUOTA_GB)."
         )
 
 
