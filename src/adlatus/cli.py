@@ -32,7 +32,8 @@ from adlatus.listening import listen, shown
 from adlatus.measuring import Gauges
 from adlatus.probing import Probes
 from adlatus.rehearsal import server as rehearsal
-from adlatus.resources import Resources, index_folder, open_resources
+from adlatus.resources import Resources, open_resources
+from adlatus.resources.index import index_folder
 from adlatus.settings import DEFAULT_PROJECT, Settings, is_loopback
 from adlatus.store import index_owner, migrate
 from adlatus.telemetry import Metrics, configure_logging

@@ -18,7 +18,8 @@ from adlatus.backends.vectors.qdrant import open_qdrant
 from adlatus.doctor.finding import Finding
 from adlatus.errors import StartupError, Unavailable
 from adlatus.rehearsal.script import load
-from adlatus.resources import EMBEDDINGS_ADVICE, index_folder, open_local_model, open_routing, pick_embedder
+from adlatus.resources.index import index_folder
+from adlatus.resources.models import EMBEDDINGS_ADVICE, open_local_model, open_routing, pick_embedder
 from adlatus.settings import Settings
 from adlatus.store import migrate
 from adlatus.telemetry import Metrics
