@@ -10,6 +10,7 @@ from openai import OpenAI
 from adlatus import __version__
 from adlatus.settings import Settings
 from tests.conftest import BETA, Loop, Server, serving
+from tests.runs.transcripts import eventually
 
 PAGE = "https://app.example.com"
 
@@ -72,7 +73,7 @@ def test_metrics_count_runs_and_tokens(http: httpx.Client, server: Server) -> No
     assistant_id = http.post("/assistants", json={"model": "m"}).json()["id"]
     thread = {"messages": [{"role": "user", "content": "[[say: Hi]]"}]}
     http.post("/threads/runs", json={"assistant_id": assistant_id, "thread": thread, "stream": True})
-    assert counted(http, server, ended, 'status="completed"') == before[0] + 1
+    eventually(lambda: counted(http, server, ended, 'status="completed"') == before[0] + 1)
     assert counted(http, server, tokens) > before[1]
 
 
