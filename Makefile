@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 SETUP_LOG := $(VENV)/setup.log
 COMPILE := $(CURDIR)/$(BIN)/pip-compile -q --strip-extras --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
-WORKERS ?= 2
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup models sandbox dev run check test nightly chaos mutations conformance fmt lint types imports audit migrate revision bench \
@@ -39,7 +39,7 @@ chaos: dev sandbox ## kill, stop and restart processes and the database hundreds
 	@$(BIN)/pytest -s tests/faults/test_chaos.py -m nightly --timeout 3600
 
 mutations: dev ## show which contract test catches which wrong shape
-	@$(BIN)/pytest -q -s tests/contract/test_mutations.py -m slow
+	@$(BIN)/pytest -q -s tests/contract/test_mutations.py -m nightly --timeout 1800
 
 fmt: dev ## format and sort imports
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .

@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,10 +104,10 @@ def tell(wrong: str, caught_by: str) -> None:
     print(f"{wrong:{width}} | {caught_by}", flush=True)
 
 
-async def examine_all() -> list[str]:
+async def examine_all(mutations: Sequence[Mutation] = MUTATIONS) -> list[str]:
     """What went wrong: in the tests without any mutation, else with each mutation that is not caught."""
     faults: list[str] = []
-    pending = iter(MUTATIONS)
+    pending = iter(mutations)
 
     async def go_on(database_url: str) -> None:
         for mutation in pending:
@@ -115,7 +115,7 @@ async def examine_all() -> list[str]:
 
     async with scratch_postgres() as database_url:
         with copied(None) as copy:
-            tests = sorted({mutation.test for mutation in MUTATIONS})
+            tests = sorted({mutation.test for mutation in mutations})
             output = await asyncio.to_thread(tested, copy, tests, database_url)
         if not output.endswith("exit code 0"):
             return [f"The tests do not pass without any mutation.\n{output}"]

@@ -45,5 +45,12 @@ def test_a_mutation_that_does_not_apply_is_told() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_one_wrong_shape_of_each_kind_is_caught() -> None:
+    of_each = {mutation.kind: mutation for mutation in MUTATIONS}
+    assert asyncio.run(examine_all([*of_each.values()])) == []
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
 def test_every_wrong_shape_is_caught() -> None:
     assert asyncio.run(examine_all()) == []

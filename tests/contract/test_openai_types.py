@@ -150,6 +150,9 @@ OF_CODE = {
 }
 """Met where code is executed, which the tour does not."""
 
+OF_IMPORTS = {"FileSearch.ranking_options is left out": "objects that were brought in are shown as they were"}
+"""Met where objects of earlier times were imported."""
+
 UNSEEN_EVENTS = {
     "thread.run.expired": "needs a server whose runs expire at once",
     "thread.run.step.expired": "needs a server whose runs expire at once",

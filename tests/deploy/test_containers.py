@@ -80,7 +80,7 @@ def test_a_container_without_keys_says_what_to_do(engine: docker.DockerClient, s
     alone = services["server"] | {"environment": {}}
     with started(engine, alone, {"data": data}) as box:
         assert box.ended() == 1
-        assert "Set ADLATUS_API_KEYS=key" in box.log
+        assert "set ADLATUS_API_KEYS=key" in box.log
 
 
 @dataclass(frozen=True)

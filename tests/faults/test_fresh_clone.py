@@ -151,6 +151,7 @@ def test_make_run_works_twice_for_an_ordinary_user(folder: Path) -> None:
     assert (home / ".local" / "share" / "adlatus").stat().st_uid == user.pw_uid
 
 
+@pytest.mark.nightly
 def test_make_run_works_for_root_in_a_clone_below_a_private_home(folder: Path) -> None:
     if os.geteuid() != 0:
         missing("root", "these tests do not run as root")

@@ -4,10 +4,10 @@ import asyncio
 import re
 from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Any
 
 import structlog
 
+from adlatus.backends.chunks import Chunk
 from adlatus.backends.refusals import ModelError
 from adlatus.backends.routing import Route
 from adlatus.errors import InvalidRequest
@@ -64,8 +64,10 @@ async def _one(resources: Resources, route: Route, query: str) -> str:
     return new if 0 < len(new) <= LONGEST else query
 
 
-def _said(chunk: Any) -> str:
+def _said(chunk: Chunk) -> str:
     match chunk:
+        case str():
+            return chunk
         case {"choices": [{"delta": {"content": str(text)}}, *_]}:
             return text
         case {"choices": [{"message": {"content": str(text)}}, *_]}:
