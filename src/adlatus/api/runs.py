@@ -1,5 +1,6 @@
 """/v1/threads/{thread_id}/runs, /v1/threads/runs"""
 
+import asyncio
 from functools import partial
 
 from fastapi import Response
@@ -51,7 +52,7 @@ async def create_thread_and_run(
         most_active=opened.access.limits(project).active_runs,
         claim=worker.offer() if worker else None,
     )
-    return _started(opened, worker, queued, stream=body.stream)
+    return await _started(opened, worker, queued, stream=body.stream)
 
 
 @router.post("/threads/{thread_id}/runs", response_model=Run, responses=sse.STREAMED, dependencies=TOKENS_LEFT)
@@ -85,7 +86,7 @@ async def create_run(
             if not replace:
                 raise
             await commands.clear(opened.database, opened.events, project, refused, thread_id)
-    return _started(opened, worker, queued, stream=body.stream)
+    return await _started(opened, worker, queued, stream=body.stream)
 
 
 @router.get("/threads/{thread_id}/runs", response_model=ObjectList[Run])
@@ -147,13 +148,14 @@ async def submit_tool_outputs(
         body.tool_outputs,
         claim=worker.offer() if worker else None,
     )
-    return _started(opened, worker, queued, stream=body.stream)
+    return await _started(opened, worker, queued, stream=body.stream)
 
 
-def _started(opened: Opened, worker: WorkerHere, queued: commands.Queued, *, stream: bool | None) -> Response:
+async def _started(opened: Opened, worker: WorkerHere, queued: commands.Queued, *, stream: bool | None) -> Response:
     """Execute the run here if it was claimed here, and answer with its object or its stream."""
     if queued.lease and worker:
         worker.start(queued.lease)
+        await asyncio.sleep(0)  # so that the database reads the thread while this answer begins
     if stream:
         return sse.EventStream(partial(opened.events.follow, queued.run.id, queued.after))
     return json_response(queued.run.json_bytes())
