@@ -245,8 +245,8 @@ def test_a_projects_own_limit_of_storage_takes_the_place_of_the_settings(limited
             form = {"file": ("a.txt", b"x" * size)}
             return client.post("/files", data={"purpose": "user_data"}, files=form).status_code
 
-        assert send(10_001) == 400
+        assert send(10_001) == 429
         limit(limited, "storage", storage_bytes=20_000)
-        assert [send(10_001), send(10_001)] == [200, 400]
+        assert [send(10_001), send(10_001)] == [200, 429]
         limit(limited, "storage", storage_bytes=None)
-        assert send(1) == 400
+        assert send(1) == 429

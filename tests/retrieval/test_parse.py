@@ -232,12 +232,17 @@ async def endless() -> AsyncIterator[bytes]:
 
 
 async def child_at_work(before: list[psutil.Process]) -> psutil.Process:
-    """The parser's process, once it is confined: then its complaints go to nowhere."""
+    """The parser's process, once it is confined: then its complaints go to nowhere.
+
+    Between its fork and its program it is still a copy of this process, whose own may go there, too.
+    """
+    this = psutil.Process().cmdline()
     async with asyncio.timeout(30):
         while True:
             for child in psutil.Process().children():
-                with suppress(OSError):
-                    if child not in before and str(Path(f"/proc/{child.pid}/fd/2").readlink()) == os.devnull:
+                with suppress(OSError, psutil.NoSuchProcess):
+                    silent = str(Path(f"/proc/{child.pid}/fd/2").readlink()) == os.devnull
+                    if child not in before and silent and child.cmdline() != this:
                         return child
             await asyncio.sleep(0.01)
 
