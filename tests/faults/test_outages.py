@@ -233,13 +233,12 @@ def test_a_transaction_that_hangs_is_cut_off_and_changes_nothing(loop: Loop, dat
 
 @pytest.mark.parametrize("how", [Proxy.cut, Proxy.lose], ids=["cut", "lost"])
 def test_wake_ups_are_heard_again_after_the_connection_has_gone(
-    loop: Loop, database_url: str, monkeypatch: pytest.MonkeyPatch, how: Callable[[Proxy], None]
+    loop: Loop, database_url: str, how: Callable[[Proxy], None]
 ) -> None:
-    monkeypatch.setattr("adlatus.backends.wakeup.PING_S", 0.2)
-    monkeypatch.setattr("adlatus.backends.wakeup.ANSWER_S", 0.5)
 
     async def scenario(proxy: Proxy, dsn: str) -> None:
-        async with open_database(database_url) as database, listen(dsn, WAKE_CHANNEL) as wakeup:
+        listening = listen(dsn, WAKE_CHANNEL, ping_s=0.2, answer_s=0.5)
+        async with open_database(database_url) as database, listening as wakeup:
             assert await wakeup.wait(20)  # it listens
             how(proxy)
             assert await wakeup.wait(20)  # it listens again

@@ -2,8 +2,9 @@
 and a lost one costs only the time to the next poll."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import asyncpg
 import structlog
@@ -45,10 +46,15 @@ class Wakeup:
 
 
 @asynccontextmanager
-async def listen(dsn: str, channel: str) -> AsyncIterator[Wakeup]:
-    """A `Wakeup` that hears NOTIFY on `channel`, connecting again whenever the connection is lost."""
+async def listen(
+    dsn: str, channel: str, *, ping_s: float = PING_S, answer_s: float = ANSWER_S
+) -> AsyncIterator[Wakeup]:
+    """A `Wakeup` that hears NOTIFY on `channel`, connecting again whenever the connection is lost.
+
+    The server is asked every `ping_s` whether it is there, and has `answer_s` to say so.
+    """
     wakeup = Wakeup()
-    task = asyncio.create_task(_listen_forever(dsn, channel, wakeup))
+    task = asyncio.create_task(_listen_forever(partial(_listen, dsn, channel, wakeup, ping_s, answer_s)))
     try:
         yield wakeup
     finally:
@@ -57,18 +63,18 @@ async def listen(dsn: str, channel: str) -> AsyncIterator[Wakeup]:
             await task
 
 
-async def _listen_forever(dsn: str, channel: str, wakeup: Wakeup) -> None:
+async def _listen_forever(hear: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
-            await _listen(dsn, channel, wakeup)
+            await hear()
         except _GONE as error:
             log.warning("no wake-ups: cannot listen to the database", error=repr(error))
             await asyncio.sleep(RECONNECT_S)
 
 
-async def _listen(dsn: str, channel: str, wakeup: Wakeup) -> None:
+async def _listen(dsn: str, channel: str, wakeup: Wakeup, ping_s: float, answer_s: float) -> None:
     """Listen until the connection is lost, or silent: nobody else would notice that its other end is gone."""
-    connection = await asyncpg.connect(dsn, timeout=ANSWER_S, command_timeout=ANSWER_S)
+    connection = await asyncpg.connect(dsn, timeout=answer_s, command_timeout=answer_s)
     lost = asyncio.Event()
     try:
         connection.add_termination_listener(lambda _connection: lost.set())
@@ -76,7 +82,7 @@ async def _listen(dsn: str, channel: str, wakeup: Wakeup) -> None:
         wakeup.set()  # what was sent before we listened
         while not lost.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(lost.wait(), PING_S)
+                await asyncio.wait_for(lost.wait(), ping_s)
                 return
             await connection.execute("SELECT 1")
     finally:
