@@ -8,8 +8,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Coroutine, Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,13 +28,13 @@ from adlatus.backends.postgres import embedded_postgres
 from adlatus.backends.sandbox import prepare
 from adlatus.backends.vectors.edge import identity
 from adlatus.errors import StartupError, Unavailable
-from adlatus.listening import listen, shown
+from adlatus.listening import GuestServer, listen, shown
 from adlatus.measuring import Gauges
 from adlatus.probing import Probes
 from adlatus.rehearsal import server as rehearsal
 from adlatus.resources import Resources, open_resources
 from adlatus.resources.index import index_folder
-from adlatus.settings import DEFAULT_PROJECT, Settings, is_loopback
+from adlatus.settings import Settings, is_loopback
 from adlatus.store import index_owner, migrate
 from adlatus.telemetry import Metrics, configure_logging
 from adlatus.transfer import commands as transfer
@@ -93,16 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     rebuilding.set_defaults(run=_rebuild_index)
 
-    bringing = commands.add_parser("import", parents=[data_dir], help="bring objects in from files, ids preserved")
-    bringing.add_argument("paths", type=Path, nargs="+", metavar="FILE", help="JSON or JSONL file, or a folder of them")
-    bringing.add_argument("--project", default=DEFAULT_PROJECT, help="where they are to be (default)")
-    bringing.add_argument("--dry-run", action="store_true", help="only tell what would be done")
-    bringing.set_defaults(run=_import)
-
-    taking = commands.add_parser("export", parents=[data_dir], help="write all objects of a project to a folder")
-    taking.add_argument("folder", type=Path, metavar="FOLDER", help="new, empty, or of an earlier export")
-    taking.add_argument("--project", default=DEFAULT_PROJECT, help="whose objects (default)")
-    taking.set_defaults(run=_export)
+    transfer.add_commands(commands, data_dir)
 
     models = commands.add_parser("models", help="the local embedding model")
     actions = models.add_subparsers(required=True, metavar="ACTION")
@@ -169,7 +160,7 @@ async def _serve_until_stopped(settings: Settings, *, executor: bool) -> None:
             timeout_graceful_shutdown=round(GRACE_S) + 2,
             timeout_keep_alive=75,
         )
-        server = _Server(config)
+        server = GuestServer(config)
         _print_banner(resources, listener, admin, executor=executor)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
@@ -180,14 +171,6 @@ async def _serve_until_stopped(settings: Settings, *, executor: bool) -> None:
                 await worker.stop()
             await resources.events.stop()
             await serving
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals to `_run_until_signal`: a stop has to reach what is outside of uvicorn too."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -247,15 +230,6 @@ async def _index_again(settings: Settings) -> int:
     index_id = identity(index_folder(settings)) if settings.qdrant_url is None else None
     async with attached(settings) as database, database.transaction() as tx:
         return await index_owner.replace(tx, index_id)
-
-
-def _import(arguments: argparse.Namespace, settings: Settings) -> int:
-    work = transfer.bring(settings, arguments.project, arguments.paths, dry_run=arguments.dry_run, say=print)
-    return asyncio.run(work)
-
-
-def _export(arguments: argparse.Namespace, settings: Settings) -> int:
-    return asyncio.run(transfer.take(settings, arguments.project, arguments.folder, say=print))
 
 
 def _fetch_models(_arguments: argparse.Namespace, settings: Settings) -> int:

@@ -1,8 +1,20 @@
-"""Sockets to serve on, bound before anything is started, so that a taken port is known at once."""
+"""Sockets to serve on, bound before anything is started, so that a taken port is known at once; servers for them."""
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
 
 from adlatus.errors import StartupError
+
+
+class GuestServer(uvicorn.Server):
+    """A server inside somebody else's event loop, whose signals are not its own: a stop has to reach the others too."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 def listen(host: str, port: int, advice: str) -> socket.socket:

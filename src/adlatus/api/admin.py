@@ -7,8 +7,8 @@ name leads to this machine could read the answers otherwise.
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import uvicorn
 from fastapi import Request, Response
@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from adlatus.api.middleware import respond
 from adlatus.api.operations import METRICS_TYPE, healthz, ready_response
 from adlatus.errors import ApiError, Forbidden, MethodNotAllowed, NotFound, body
+from adlatus.listening import GuestServer
 from adlatus.measuring import Gauges
 from adlatus.probing import Probes
 from adlatus.resources import Resources
@@ -50,21 +51,13 @@ async def administered(
         proxy_headers=False,
         timeout_graceful_shutdown=1,
     )
-    server = _Server(config)
+    server = GuestServer(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield
     finally:
         server.should_exit = True
         await serving
-
-
-class _Server(uvicorn.Server):
-    """A server beside another one, whose signals are not ours."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def _app(resources: Resources, probes: Probes, gauges: Gauges) -> ASGIApp:

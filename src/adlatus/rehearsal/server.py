@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from adlatus.errors import StartupError
+from adlatus.listening import GuestServer
 from adlatus.rehearsal import chat, embeddings, markers
 from adlatus.rehearsal.chat import BadRequestError
 from adlatus.rehearsal.matching import Playback
@@ -180,12 +181,8 @@ class _Connection(HttpToolsProtocol):
         self.scope["extensions"] = {HANG_UP: self.transport.close}  # type: ignore[dict-item]
 
 
-class _Server(uvicorn.Server):
-    """A server inside somebody else's event loop, whose signals are not ours."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+class _Server(GuestServer):
+    """Leaves nobody's connection open when it stops."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for connection in list(self.server_state.connections):

@@ -1,16 +1,43 @@
 """`adlatus import` and `adlatus export`: beside a server that runs, or alone."""
 
+import argparse
+import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from adlatus.files.keeping import quota_of
-from adlatus.settings import Settings
+from adlatus.settings import DEFAULT_PROJECT, Settings
 from adlatus.store import projects
 from adlatus.store.projects import NO_LIMITS
 from adlatus.transfer import exporting
 from adlatus.transfer.importing import import_files
 from adlatus.transfer.opening import opened
 from adlatus.transfer.reading import files_in
+
+
+def add_commands(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", common: argparse.ArgumentParser
+) -> None:
+    """Add both commands; `common` has the flags of all."""
+    bringing = commands.add_parser("import", parents=[common], help="bring objects in from files, ids preserved")
+    bringing.add_argument("paths", type=Path, nargs="+", metavar="FILE", help="JSON or JSONL file, or a folder of them")
+    bringing.add_argument("--project", default=DEFAULT_PROJECT, help="where they are to be (default)")
+    bringing.add_argument("--dry-run", action="store_true", help="only tell what would be done")
+    bringing.set_defaults(run=_import)
+
+    taking = commands.add_parser("export", parents=[common], help="write all objects of a project to a folder")
+    taking.add_argument("folder", type=Path, metavar="FOLDER", help="new, empty, or of an earlier export")
+    taking.add_argument("--project", default=DEFAULT_PROJECT, help="whose objects (default)")
+    taking.set_defaults(run=_export)
+
+
+def _import(arguments: argparse.Namespace, settings: Settings) -> int:
+    work = bring(settings, arguments.project, arguments.paths, dry_run=arguments.dry_run, say=print)
+    return asyncio.run(work)
+
+
+def _export(arguments: argparse.Namespace, settings: Settings) -> int:
+    return asyncio.run(take(settings, arguments.project, arguments.folder, say=print))
 
 
 async def bring(
