@@ -26,8 +26,7 @@ async def attached(settings: Settings, *, answer_s: float = ANSWER_S) -> AsyncIt
             dsn, advice = running.dsn, "use the version of the server that runs, or restart that"
         else:
             dsn, advice = (await stack.enter_async_context(embedded_postgres(settings.data_dir))).dsn, ""
-            if await migrate.current(dsn) != migrate.head():
-                await migrate.upgrade(dsn)
+            await migrate.upgrade_if_behind(dsn)
         try:
             revision = await migrate.current(dsn)
             if revision != migrate.head():

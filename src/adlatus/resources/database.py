@@ -52,8 +52,7 @@ async def _open_dsn(stack: AsyncExitStack, settings: Settings) -> tuple[str, str
     """A database at the schema of this version, and what to say of it."""
     if settings.database_url is None:
         embedded = await stack.enter_async_context(embedded_postgres(settings.data_dir))
-        if await migrate.current(embedded.dsn) != migrate.head():
-            await migrate.upgrade(embedded.dsn)
+        await migrate.upgrade_if_behind(embedded.dsn)
         state = "adopted from an earlier, killed server" if embedded.adopted else "started"
         return embedded.dsn, f"embedded PostgreSQL, {state} (pid {embedded.pid})"
     dsn = plain_dsn(settings.database_url.get_secret_value())

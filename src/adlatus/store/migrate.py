@@ -52,6 +52,12 @@ async def upgrade(dsn: str, revision: str = "head") -> None:
     await asyncio.to_thread(command.upgrade, alembic_config(dsn), revision)
 
 
+async def upgrade_if_behind(dsn: str) -> None:
+    """Run the migrations unless the database is at this version's schema already."""
+    if await current(dsn) != head():
+        await upgrade(dsn)
+
+
 async def downgrade(dsn: str, revision: str) -> None:
     """Run the migrations back to `revision`."""
     await asyncio.to_thread(command.downgrade, alembic_config(dsn), revision)
