@@ -32,7 +32,7 @@ def processor_s(engine: str, box: str) -> float:
 
 
 def kill(engine: str, box: str) -> None:
-    """End a sandbox as an operator would."""
+    """End a sandbox as an operator would; it is gone afterwards."""
     if engine == "docker":
         client = docker.from_env()
         try:
@@ -40,7 +40,10 @@ def kill(engine: str, box: str) -> None:
         finally:
             client.close()
     else:
+        supervisor = psutil.Process(supervisor_pid(engine, box))
         os.kill(int(box), signal.SIGKILL)
+        # It dies by its parent's death signal, a moment later, in which it would still answer.
+        supervisor.wait(30)
 
 
 def freeze(engine: str, box: str) -> None:
