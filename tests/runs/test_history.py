@@ -1,5 +1,6 @@
 """What is read of a thread for its next run: what fits, in its order, with few statements."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -137,7 +138,19 @@ class Reader:
     ) -> list[Item]:
         self.counting.statements = self.counting.rows = self.counting.chars = 0
         route = Route("m", ROUTE.endpoint, model=ROUTE.model, context_window=window or None)
-        return self.loop.run(history.read(self.counting, self.asking(run_id, **run), route, left, began=began)).items
+        asking = self.asking(run_id, **run)
+        items = self.loop.run(history.read(self.counting, asking, route, left, began=began)).items
+        database = self.counting.database
+        again = history.read(database, asking, route, left, began=began, first_page=self.first_page(run_id))
+        assert self.loop.run(again).items == items, "it is the same if the first page came with the run's creation"
+        return items
+
+    def first_page(self, run_id: str = "run_new") -> list[Row]:
+        """The first page as it comes with the creation of a run."""
+        scope = statements.scope("newest first", self.thread.id, run_id)
+        row = self.loop.run(self.counting.database.fetch_row(statements.FIRST, **scope))
+        assert row is not None
+        return row["first_page"] or []
 
     def asking(self, run_id: str = "run_new", **run: Any) -> Run:
         return run_of(id=run_id, thread_id=self.thread.id, **run)
@@ -538,20 +551,23 @@ def test_of_a_hundred_thousand_messages_no_more_are_read_than_of_two_thousand(
     assert shown_count <= rows <= 2.5 * shown_count
 
 
-@pytest.mark.parametrize("order", ["newest first", "oldest first"])
-@pytest.mark.parametrize("size", [16, 64, 256])
+@pytest.mark.parametrize(
+    ("order", "size"),
+    [
+        *itertools.product(["newest first", "oldest first"], [16, 64, 256]),
+        pytest.param("newest first", None, id="with the creation of a run"),
+    ],
+)
 def test_a_page_walks_along_the_index(
-    loop: Loop, reader: Reader, database: Database, order: statements.Order, size: int
+    loop: Loop, reader: Reader, database: Database, order: statements.Order, size: int | None
 ) -> None:
+
     async def scenario() -> Json:
         for other in range(50):  # threads are short on average, this one is not
             await _fill(database, await _other(other), 10)
         await _fill(database, reader.thread.id, 20_000)
-        created_at, seq = statements.START[order]
-        sql, values = _bind(
-            statements.page(order, size),
-            {"the_thread": reader.thread.id, "the_run": "r", "from_created_at": created_at, "from_seq": seq},
-        )
+        statement = statements.page(order, size) if size else statements.FIRST
+        sql, values = _bind(statement, statements.scope(order, reader.thread.id, "r"))
         [row] = await execute(database, f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", *values)
         plan: Json = row["QUERY PLAN"][0]["Plan"]
         return plan
@@ -566,7 +582,7 @@ def test_a_page_walks_along_the_index(
         node = left.pop()
         left += node.get("Plans", [])
         scans += [node["Actual Rows"]] if node.get("Relation Name") == "messages" else []
-    assert scans == [size]
+    assert scans == [size or statements.FIRST_PAGE]
 
 
 def test_a_page_of_large_messages_ends_early(loop: Loop, reader: Reader, database: Database) -> None:

@@ -14,11 +14,10 @@ from adlatus.backends.routing import Endpoint
 from adlatus.backends.sandbox.engine import SandboxUnavailableError
 from adlatus.backends.sandbox.picking import pick_engine
 from adlatus.backends.upstreams import open_clients
-from adlatus.backends.vectors.qdrant import open_qdrant
 from adlatus.doctor.finding import Finding
 from adlatus.errors import StartupError, Unavailable
 from adlatus.rehearsal.script import load
-from adlatus.resources.index import index_folder
+from adlatus.resources.index import index_folder, open_server
 from adlatus.resources.models import EMBEDDINGS_ADVICE, open_local_model, open_routing, pick_embedder
 from adlatus.settings import Settings
 from adlatus.store import migrate
@@ -84,8 +83,7 @@ async def index(settings: Settings) -> Finding:
     """Whether the vector database answers. The embedded one is its server's alone, which tells of it by /readyz."""
     if settings.qdrant_url is None:
         return Finding("index", None, f"embedded Qdrant, in {index_folder(settings)}")
-    key = settings.qdrant_api_key
-    async with open_qdrant(settings.qdrant_url, key.get_secret_value() if key else None) as index:
+    async with open_server(settings.qdrant_url, settings.qdrant_api_key) as index:
         try:
             async with asyncio.timeout(INDEX_S):
                 await index.ping()

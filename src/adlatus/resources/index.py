@@ -1,17 +1,21 @@
 """Where the chunks of files are kept and found."""
 
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
+from pydantic import SecretStr
 
 from adlatus.backends.vectors.edge import identity, open_edge
 from adlatus.backends.vectors.elsewhere import ElsewhereIndex
 from adlatus.backends.vectors.protocol import VectorIndex
-from adlatus.backends.vectors.qdrant import open_qdrant
 from adlatus.settings import Settings
 from adlatus.store import index_owner
 from adlatus.store.db import Database
+
+if TYPE_CHECKING:
+    from adlatus.backends.vectors.qdrant import QdrantIndex
 
 log = structlog.get_logger(__name__)
 
@@ -21,9 +25,7 @@ async def open_index(
 ) -> tuple[VectorIndex, str]:
     """Where chunks of files are kept and found, and what to say of it. It is not asked before it is needed."""
     if settings.qdrant_url is not None:
-        key = settings.qdrant_api_key
-        opened = open_qdrant(settings.qdrant_url, key.get_secret_value() if key else None)
-        index = await stack.enter_async_context(opened)
+        index = await stack.enter_async_context(open_server(settings.qdrant_url, settings.qdrant_api_key))
         return index, f"Qdrant at {index.shown}"
     folder = index_folder(settings)
     if not has_folder or not await _owned(database, identity(folder), embedded=settings.database_url is None):
@@ -31,6 +33,13 @@ async def open_index(
         return ElsewhereIndex(ELSEWHERE), "in the data folder of another server: no file search in this process"
     embedded = open_edge(folder, when_needed=True)
     return await stack.enter_async_context(embedded), "embedded Qdrant, in the data folder"
+
+
+def open_server(url: str, key: SecretStr | None) -> AbstractAsyncContextManager["QdrantIndex"]:
+    """The index on a Qdrant server. Its client takes 50 MB and as long to import as a third of the rest does."""
+    from adlatus.backends.vectors.qdrant import open_qdrant  # noqa: PLC0415
+
+    return open_qdrant(url, key.get_secret_value() if key else None)
 
 
 async def _owned(database: Database, index_id: str, *, embedded: bool) -> bool:

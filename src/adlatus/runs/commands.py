@@ -15,7 +15,7 @@ from adlatus.ids import new_id
 from adlatus.runs import journal, needs, telling
 from adlatus.runs.endings import EXPIRED
 from adlatus.runs.lifecycle import FINAL, IllegalMove
-from adlatus.store import leases, rows, threads, tool_resources, turns, vector_stores
+from adlatus.store import history, leases, rows, threads, tool_resources, turns, vector_stores
 from adlatus.store import runs as statements
 from adlatus.store.db import Connection, Database, Row, Transaction
 from adlatus.store.events import EventLog
@@ -87,8 +87,12 @@ async def create(
     whole = request.additional_messages or most_active is not None or (claim and claim.per_project is not None)
     if seen and not whole and (assistant := seen.get(project_id, request.assistant_id)):
         at_once = _create_at_once(database, routing, thread_id, request, assistant, include, expires_after_s, claim)
-        if row := await at_once:
-            return await _told_of_creation(events, row, [])
+        if created := await at_once:
+            row, first_page = created
+            queued = await _told_of_creation(events, row, [])
+            if queued.lease:
+                queued.lease.first_page = first_page
+            return queued
     async with database.transaction() if whole else nullcontext(database) as connection:
         beginning = await statements.beginning(connection, project_id, thread_id, request.assistant_id)
         if seen:
@@ -299,8 +303,8 @@ async def _create_at_once(
     include: Sequence[Included],
     expires_after_s: int,
     claim: Claim | None,
-) -> Row | None:
-    """The row of a new run of an assistant as it was seen, in one round trip.
+) -> tuple[Row, list[Row] | None] | None:
+    """The row of a new run of an assistant as it was seen; with a claim also the newest messages. One round trip.
 
     None where the assistant has changed, where hosted tools want more to be looked at, or where anything is amiss: the
     long way finds out what.
@@ -312,12 +316,17 @@ async def _create_at_once(
     if settings["needs"] or any(tool["type"] == "file_search" for tool in settings["tools"]):
         return None
     values = _values(assistant["project_id"], thread_id, settings, claim)
-    statement = statements.insertion(tuple(values), of_seen=True)
-    version = assistant["version"]
-    row = await database.fetch_row(statement, expires_after_s=expires_after_s, seen_version=version, **values)
-    if row and claim is None:
-        await leases.wake(database)
-    return row
+    how: Json = {"expires_after_s": expires_after_s, "seen_version": assistant["version"], **values}
+    if claim:
+        statement = statements.insertion_and_thread(tuple(values))
+        found = await database.fetch_row(statement, **how, **history.scope("newest first", thread_id, values["id"]))
+        row = statements.part(found, "run") if found else None
+        return (row, found["first_page"] or []) if found and row else None
+    row = await database.fetch_row(statements.insertion(tuple(values), of_seen=True), **how)
+    if row is None:
+        return None
+    await leases.wake(database)
+    return row, None
 
 
 async def _insert(

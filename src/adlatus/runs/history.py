@@ -24,9 +24,6 @@ from adlatus.wire.common import Json
 from adlatus.wire.messages import Message
 from adlatus.wire.runs import Run
 
-FIRST_PAGE = 64
-"""Messages that are read first: most threads have no more."""
-
 
 class OutOfPromptTokens(Exception):  # noqa: N818
     """What must be shown takes more than what is left of the run's `max_prompt_tokens`."""
@@ -40,17 +37,20 @@ class Shown:
     must: Sequence[Weight]
 
 
-async def read(connection: Connection, run: Run, route: Route, left: Left, *, began: bool) -> Shown:
+async def read(
+    connection: Connection, run: Run, route: Route, left: Left, *, began: bool, first_page: list[Row] | None = None
+) -> Shown:
     """The conversation as far as it fits.
 
-    `left` is what is left of the run's budgets; `began` says whether the run may have asked the model before. Messages
-    in progress are left out, and so are calls without outputs. Raises `OutOfPromptTokens`.
+    `left` is what is left of the run's budgets; `began` says whether the run may have asked the model before;
+    `first_page` is the first page of the thread if it has been read already. Messages in progress are left out, and so
+    are calls without outputs. Raises `OutOfPromptTokens`.
     """
     own = _answered(_blocks(await _own_exchange(connection, run.id))) if began else []
     fixed = [Weight([run.instructions], budget.PER_MESSAGE)] if run.instructions else []
     fixed += [budget.of_schemas(toolbox(run).schemas), budget.of_format(run.response_format)]
     reading = _Reading(
-        newest=_End(connection, run, "newest first"),
+        newest=_End(connection, run, "newest first", first_page),
         oldest=_End(connection, run, "oldest first"),
         model=route.model,
         must=[*fixed, *(block.weight for block in own)],
@@ -173,21 +173,19 @@ class _End:
     connection: Connection
     run: Run
     order: statements.Order
+    first_page: list[Row] | None = None
     ended: bool = False
     _cursor: tuple[int, int] | None = None
     _held: list[Row] = field(default_factory=list)
 
     async def more(self, wanted: int) -> list[Block]:
         """The next blocks in the order of reading: about as many messages as wanted. Runs are never cut."""
-        size = next((size for size in statements.PAGE_SIZES if size >= wanted), statements.PAGE_SIZES[-1])
-        created_at, seq = self._cursor or statements.START[self.order]
-        page = await self.connection.fetch(
-            statements.page(self.order, size),
-            the_thread=self.run.thread_id,
-            the_run=self.run.id,
-            from_created_at=created_at,
-            from_seq=seq,
-        )
+        if self.first_page is not None:
+            page, self.first_page, size = self.first_page, None, statements.FIRST_PAGE
+        else:
+            size = next((size for size in statements.PAGE_SIZES if size >= wanted), statements.PAGE_SIZES[-1])
+            scope = statements.scope(self.order, self.run.thread_id, self.run.id, self._cursor)
+            page = await self.connection.fetch(statements.page(self.order, size), **scope)
         self.ended = not page or len(page) == page[0]["found"] < size
         if page:
             self._cursor = (page[-1]["created_at"], page[-1]["seq"])
@@ -291,7 +289,8 @@ class _Reading:
     def _rows_for(self, room: int) -> int:
         """How many rows may fill the room, going by those read so far."""
         if not self.blocks:
-            return FIRST_PAGE if self.most_messages is None else min(self.most_messages, FIRST_PAGE)
+            first = statements.FIRST_PAGE
+            return first if self.most_messages is None else min(self.most_messages, first)
         of_one = sum(block.size for block in self.blocks) / len(self.blocks)
         rows = min(int(room / max(of_one, 1)) + 1, 4 * len(self.blocks))
         return rows if self.most_messages is None else min(rows, self._messages_left or 0)

@@ -138,7 +138,7 @@ async def _executed(lease: Lease, resources: Resources) -> bool:
     except IllegalMove as error:
         log.info("run had ended already", status=str(error.current))
     except DatabaseUnavailable:
-        lease.claimed = None  # it is not as it was then
+        lease.claimed = lease.first_page = None  # they are not as they were then
         log.warning("the run begins anew once the database answers, unless another process has taken it over by then")
         return False
     return True
@@ -262,7 +262,8 @@ async def _ask(loaded: Loaded, resources: Resources, journal: Journal) -> Questi
         run = run.model_copy(update={"tool_choice": "none"})
     route = resources.llm.routing.for_assistants(run.model)
     try:
-        shown = await history.read(resources.database, run, route, left, began=loaded.began)
+        first_page, journal.lease.first_page = journal.lease.first_page, None
+        shown = await history.read(resources.database, run, route, left, began=loaded.began, first_page=first_page)
     except history.OutOfPromptTokens:
         return Stop(OUT_OF_PROMPT_TOKENS)
     items = shown.items

@@ -47,6 +47,8 @@ _calls_lastingly = exists(
 
 Order = Literal["newest first", "oldest first"]
 
+FIRST_PAGE = 64
+"""Messages that are read first: most threads have no more."""
 PAGE_SIZES = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 PAGE_BYTES = 4 * 2**20
 """What the contents of a page's messages may take in the database, compressed or not, but for the last of them."""
@@ -107,6 +109,12 @@ def page(order: Order, size: int) -> Select[Any]:
     )
 
 
+def scope(order: Order, thread_id: str, run_id: str, cursor: tuple[int, int] | None = None) -> dict[str, object]:
+    """The parameters of a page that is read for a run, after a (created_at, seq)."""
+    created_at, seq = cursor or START[order]
+    return {"the_thread": thread_id, "the_run": run_id, "from_created_at": created_at, "from_seq": seq}
+
+
 def _in_order(newest_first: bool, *keys: ColumnElement[Any]) -> list[UnaryExpression[Any]]:
     return [key.desc() if newest_first else key.asc() for key in keys]
 
@@ -137,3 +145,8 @@ OWN = (
     .order_by(run_steps.c.created_at, run_steps.c.seq)
 )
 """The steps of a run in their order, each with its message, if it is one that wrote a message that is finished."""
+
+FIRST = select(func.json_agg(literal_column("first_page")).label("first_page")).select_from(
+    page("newest first", FIRST_PAGE).subquery("first_page")
+)
+"""The first page from the newest message on, as one array of its rows; null where there are no messages."""

@@ -83,7 +83,8 @@ class Lease:
     """A claimed run. `abandoned` counts the executors that died with it.
 
     `claimed` is the run as it was then, with the seconds that were left to it, `waited_s` how long it had waited for
-    that, `age_then_s` how old it was. `interruption` is set by the worker before it cancels the executing task.
+    that, `age_then_s` how old it was, `first_page` what its thread begins with, if that is known. `interruption` is set
+    by the worker before it cancels the executing task.
     """
 
     run_id: str
@@ -93,6 +94,7 @@ class Lease:
     attempt: int
     abandoned: int = 0
     claimed: Row | None = field(default=None, compare=False, repr=False)
+    first_page: list[Row] | None = field(default=None, compare=False, repr=False)
     waited_s: float = field(default=0.0, compare=False)
     age_then_s: float = field(default=0.0, compare=False)
     interruption: Interruption | None = field(default=None, compare=False)

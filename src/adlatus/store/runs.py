@@ -28,7 +28,7 @@ from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 from sqlalchemy.sql.elements import Label
 
 from adlatus.errors import not_found
-from adlatus.store import leases, seen
+from adlatus.store import history, leases, seen
 from adlatus.store.db import Connection, Row, param
 from adlatus.store.leases import FREED, lease_end
 from adlatus.store.tables import ENDED, assistants, messages, run_steps, runs, threads, unix_now
@@ -223,6 +223,16 @@ def insertion(columns: tuple[str, ...], *, of_seen: bool = False) -> ReturningIn
     thread = select(*values.values()).select_from(threads).where(*fit).with_for_update(key_share=True)
     inserted = insert(runs).from_select(list(values), thread)
     return inserted.on_conflict_do_nothing().returning(runs, leases.left_s)
+
+
+@cache
+def insertion_and_thread(columns: tuple[str, ...]) -> Select[Any]:
+    """The same of a seen assistant, and the first page of its thread as it was before, in one round trip.
+
+    Columns are `first_page`, null where the thread is empty, and those of the run, which begin with `run.`.
+    """
+    inserted = insertion(columns, of_seen=True).cte("inserted")
+    return select(*labelled("run", inserted), history.FIRST.scalar_subquery().label("first_page"))
 
 
 @cache
