@@ -31,7 +31,7 @@ MEASURES: dict[str, Callable[[Site], list[Row]]] = {
     "P4": rows_streams.cpu_per_delta,
     "P5": rows_streams.gaps,
     "P6": rows_requests.retrieve_and_create,
-    "P7": rows_requests.list_messages,
+    "P7": rows_requests.beside_others,
     "P11": rows_requests.write_tail,
     "P12": rows_requests.read_beside_streams,
 }
@@ -77,14 +77,14 @@ def _arguments() -> argparse.Namespace:
         "--quick", action="store_true", help="to see that it runs: shorter, 2 repeats, 20,000 other messages"
     )
     parser.add_argument("--repeats", type=int, help="repeats of each measurement (3)")
-    parser.add_argument("--other-messages", type=int, help="messages of other threads in P7 (100,000)")
+    parser.add_argument("--other-messages", type=int, help="messages of other threads in P7 (1,000,000)")
     parser.add_argument("--database-url", help="an empty PostgreSQL database for the server, but for P7 and P8")
     parser.add_argument("--json", type=Path, default=Path("bench-results.json"), help="where every number goes")
     arguments = parser.parse_args()
     if arguments.repeats is None:
         arguments.repeats = 2 if arguments.quick else 3
     if arguments.other_messages is None:
-        arguments.other_messages = 20_000 if arguments.quick else 100_000
+        arguments.other_messages = 20_000 if arguments.quick else 1_000_000
     return arguments
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -10,7 +12,6 @@ import asyncpg
 from adlatus.backends.postgres import attach
 from bench import load
 from bench.client import request
-from bench.load import Latencies
 from bench.processes import Server
 from bench.rows_streams import PACE
 from bench.site import Site, adlatus, assistant_request, interleaved, settle
@@ -20,16 +21,29 @@ CONNECTIONS = 16
 LISTED = 1_000
 """Messages of the thread that P7 lists from."""
 
-_OTHERS = """
-WITH thread AS (
-    INSERT INTO threads (id, project_id, metadata, tool_resources)
-    SELECT 'thread_other' || n, 'default', '{}', '{}' FROM generate_series(1, $1 / 100 + 1) n RETURNING id
-)
+OTHERS_PER_THREAD = 10
+
+_OTHERS = f"""
+INSERT INTO threads (id, project_id, metadata, tool_resources)
+SELECT 'thread_other' || n, 'default', '{{}}', '{{}}' FROM generate_series(0, $1 / {OTHERS_PER_THREAD}) n;
 INSERT INTO messages (id, project_id, thread_id, created_at, role, status, completed_at, content, attachments, metadata)
-SELECT 'msg_other' || n, 'default', 'thread_other' || (n / 100 + 1), 1700000000 + n, 'user', 'completed',
-       1700000000 + n, template.content, '[]', '{}'
-FROM generate_series(1, $1) n, (SELECT content FROM messages LIMIT 1) template
+SELECT 'msg_other' || n, 'default', 'thread_other' || (n / {OTHERS_PER_THREAD}), 1700000000 + n, 'user', 'completed',
+       1700000000 + n, template.content, '[]', '{{}}'
+FROM generate_series(1, $1) n, (SELECT content FROM messages LIMIT 1) template;
+CREATE TEMPORARY TABLE other AS SELECT * FROM runs LIMIT 1;
+INSERT INTO runs OVERRIDING SYSTEM VALUE SELECT (other).* FROM (
+    SELECT json_populate_record(other, json_build_object('id', 'run_other' || n, 'thread_id', 'thread_other' || n,
+        'created_at', 1700000000 + n, 'seq', -n)) other
+    FROM other, generate_series(1, $1 / {OTHERS_PER_THREAD}) n
+);
+CREATE TEMPORARY TABLE other_step AS SELECT * FROM run_steps LIMIT 1;
+INSERT INTO run_steps OVERRIDING SYSTEM VALUE SELECT (other_step).* FROM (
+    SELECT json_populate_record(other_step, json_build_object('id', 'step_other' || n, 'run_id', 'run_other' || n,
+        'thread_id', 'thread_other' || n, 'created_at', 1700000000 + n, 'seq', -n)) other_step
+    FROM other_step, generate_series(1, $1 / {OTHERS_PER_THREAD}) n
+);
 """
+"""A run and its step on each thread of others, as those that the server has executed before."""
 
 
 def retrieve_and_create(site: Site) -> list[Row]:
@@ -42,20 +56,29 @@ def retrieve_and_create(site: Site) -> list[Row]:
     ]
 
 
-def list_messages(site: Site) -> list[Row]:
-    """P7: two servers with the same thread, one of them with many messages of other threads beside it."""
+def beside_others(site: Site) -> list[Row]:
+    """P7: two servers that do the same, one of them with many messages, threads and runs of others beside it."""
     quiet_folder, crowded_folder = site.folder / "quiet", site.folder / "crowded"
     with adlatus(quiet_folder, site.model) as quiet, adlatus(crowded_folder, site.model) as crowded:
         requests = {server: _list_request(site, server) for server in (quiet, crowded)}
+        for server in requests:
+            _first_delta_s(site, server)
         asyncio.run(_crowd(quiet_folder, 0))
         asyncio.run(_crowd(crowded_folder, site.options.other_messages))
-        alone, beside = interleaved(
-            site.options.repeats, *(lambda server=server: _alone(site, server, requests[server]) for server in requests)
-        )
-    floors = [1000 * median(latencies.seconds) for latencies in alone]
-    values = [1000 * median(latencies.seconds) for latencies in beside]
-    details = {"messages of other threads": site.options.other_messages}
-    return [Row("P7", values, floors, _ratios(values, floors), details)]
+        repeats = site.options.repeats
+        listed = interleaved(repeats, *(partial(_list_s, site, server, requests[server]) for server in requests))
+        begun = interleaved(repeats, *(partial(_first_delta_s, site, server) for server in requests))
+    details = {
+        "messages of others": site.options.other_messages,
+        "their threads, a run each": site.options.other_messages // OTHERS_PER_THREAD,
+    }
+    return [_beside("P7 list", listed, details), _beside("P7 first delta", begun, {})]
+
+
+def _beside(name: str, seconds: list[list[float]], details: Mapping[str, float]) -> Row:
+    """What was measured alone is the floor of the same beside others."""
+    floors, values = ([1000 * one for one in repeats] for repeats in seconds)
+    return Row(name, values, floors, _ratios(values, floors), details)
 
 
 def write_tail(site: Site) -> list[Row]:
@@ -124,18 +147,27 @@ def _list_request(site: Site, server: Server) -> bytes:
     return request(server.port, "GET", f"/v1/threads/{thread}/messages?limit=100")
 
 
-def _alone(site: Site, server: Server, sent: bytes) -> Latencies:
-    return site.load(load.hammer, server.port, [sent], site.scaled_s(2))
+def _list_s(site: Site, server: Server, sent: bytes) -> float:
+    latencies = site.load(load.hammer, server.port, [sent], site.scaled_s(2))
+    return median(latencies.seconds)
+
+
+def _first_delta_s(site: Site, server: Server) -> float:
+    """A streamed run to its first delta, the model's own time with it."""
+    [assistant_id] = site.load(load.create, server.port, [assistant_request(server.port)], 1)
+    runs = site.run_requests(site.scaled(200), "[[tokens: 20]]", server, assistant_id)
+    [seconds] = site.load(load.first_deltas, [(server.port, load.DELTA, runs)])
+    return median(seconds)
 
 
 async def _crowd(data_dir: Path, count: int) -> None:
-    """Put messages of other threads into the embedded database of a running server, and let it know its tables."""
+    """Put what is of others into the embedded database of a running server, and let it know its tables."""
     database = await attach(data_dir)
     assert database is not None
     connection = await asyncpg.connect(database.dsn)
     try:
         await connection.execute(_OTHERS.replace("$1", str(count)))
-        await connection.execute("VACUUM ANALYZE messages")
+        await connection.execute("VACUUM ANALYZE")
     finally:
         await connection.close()
 

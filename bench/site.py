@@ -84,11 +84,16 @@ class Site:
         body = json.dumps({"messages": [{"role": "user", "content": text}]}).encode()
         return self.load(load.create, server.port, [request(server.port, "POST", "/v1/threads", body)] * count)
 
-    def run_requests(self, count: int, text: str) -> list[bytes]:
-        """Requests for streamed runs on the server, each on a new thread with this message."""
-        body = json.dumps({"assistant_id": self.assistant_id, "stream": True}).encode()
-        threads = self.threads(self.server, count, text)
-        return [request(self.server.port, "POST", f"/v1/threads/{thread}/runs", body) for thread in threads]
+    def run_requests(
+        self, count: int, text: str, server: Server | None = None, assistant_id: str | None = None
+    ) -> list[bytes]:
+        """Requests for streamed runs on the server, or on another with an assistant of its own, each on a new thread
+        with this message.
+        """
+        server = server or self.server
+        body = json.dumps({"assistant_id": assistant_id or self.assistant_id, "stream": True}).encode()
+        threads = self.threads(server, count, text)
+        return [request(server.port, "POST", f"/v1/threads/{thread}/runs", body) for thread in threads]
 
     def chat_requests(self, server: Server, count: int, text: str) -> list[bytes]:
         """The same for the relay floor, or for the model itself."""
