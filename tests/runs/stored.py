@@ -60,6 +60,23 @@ async def execute(database: Database, sql: str, *values: object) -> list[Row]:
         database.pool.give_back(connection, sure=False)
 
 
+async def add_assistant(database: Database, tools: Sequence[Json] = ()) -> str:
+    """The id of an assistant."""
+    row = await rows.add(
+        database,
+        assistants,
+        id=new_id("asst"),
+        project_id=PROJECT,
+        model="gpt-4o",
+        tools=list(tools),
+        tool_resources={},
+        metadata={},
+        response_format="auto",
+    )
+    assistant_id: str = row["id"]
+    return assistant_id
+
+
 async def add_run(
     database: Database,
     *,
@@ -72,20 +89,9 @@ async def add_run(
     """A run on a thread of its own with one message of the user: queued, and so too if it is leased to the test; in
     progress by a claim.
     """
-    assistant = await rows.add(
-        database,
-        assistants,
-        id=new_id("asst"),
-        project_id=PROJECT,
-        model="gpt-4o",
-        tools=list(tools),
-        tool_resources={},
-        metadata={},
-        response_format="auto",
-    )
     request = CreateThreadAndRunRequest.model_validate(
         {
-            "assistant_id": assistant["id"],
+            "assistant_id": await add_assistant(database, tools),
             "thread": {"messages": [{"role": "user", "content": text}]},
             "tool_choice": tool_choice,
         }

@@ -17,9 +17,10 @@ from adlatus.store.events import EventLog, unpacked
 from adlatus.store.leases import Lease
 from adlatus.store.tables import runs
 from adlatus.wire import events as wire
-from adlatus.wire.runs import Run, RunStatus, ToolOutput
-from tests.conftest import BETA, Loop, Server, serving
-from tests.runs.stored import PROJECT, add_calling, add_leased, add_run, execute, put
+from adlatus.wire.common import Json
+from adlatus.wire.runs import CreateRunRequest, CreateThreadAndRunRequest, Run, RunStatus, ToolOutput
+from tests.conftest import Loop, Server, serving
+from tests.runs.stored import PROJECT, ROUTING, add_assistant, add_calling, add_leased, add_run, execute, put
 from tests.runs.transcripts import (
     COMPLETED,
     DONE,
@@ -209,20 +210,23 @@ def test_the_creation_of_a_run_that_others_execute_is_written_when_it_is_answere
         assert transcript(events_of(row["frames"])) == OPENING[:2]
 
 
+class _Dead:
+    """A connection to a database, of a process that has died."""
+
+    async def fetch(self, *_: object, **__: object) -> list[Row]:
+        raise Unavailable("It is dead.")
+
+    fetch_row = fetch
+
+
 def test_outputs_are_told_even_if_who_has_received_them_dies_at_once(loop: Loop, database: Database) -> None:
     """Else the next executor's events would follow upon those of the one before, and nothing would seem amiss."""
-
-    class Dead:
-        async def fetch(self, *_: object, **__: object) -> list[Row]:
-            raise Unavailable("It is dead.")
-
-        fetch_row = fetch
 
     async def scenario() -> None:
         run_id = await add_calling(database)
         [run] = await execute(database, "SELECT thread_id, attempt FROM runs")
         outputs = [ToolOutput(tool_call_id="call_one", output="22 degrees")]
-        receiver = EventLog(Dead())  # type: ignore[arg-type]
+        receiver = EventLog(_Dead())  # type: ignore[arg-type]
         await commands.submit_tool_outputs(database, receiver, PROJECT, run["thread_id"], run_id, outputs, claim=None)
         [row] = await execute(database, "SELECT * FROM run_events")
         assert row["first_number"] == ((run["attempt"] + 1) << 32) + 1
@@ -232,19 +236,22 @@ def test_outputs_are_told_even_if_who_has_received_them_dies_at_once(loop: Loop,
     loop.run(scenario())
 
 
-def test_a_creation_is_none_the_worse_for_events_that_cannot_be_written(loop: Loop, url: str) -> None:
-    with serving(loop, Settings(database_url=url), executor=False) as server, client_of(server) as http:
-        talk = converse(http, SHORT)
+def test_a_run_is_told_from_its_creation_though_whoever_created_it_is_gone(loop: Loop, database: Database) -> None:
+    async def scenario() -> None:
+        creator = EventLog(_Dead())  # type: ignore[arg-type]
+        both = CreateThreadAndRunRequest(assistant_id=await add_assistant(database))
+        how: Json = {"expires_after_s": 600, "claim": None}
+        first = await commands.create_thread_and_run(database, creator, ROUTING, PROJECT, both, **how)
+        await put(database, first.run.id, RunStatus.COMPLETED)
+        request, thread_id = CreateRunRequest(assistant_id=first.run.assistant_id), first.run.thread_id
+        second = await commands.create(database, creator, ROUTING, PROJECT, thread_id, request, **how)
+        for run, told in ((first.run, ["thread.created"]), (second.run, [])):
+            [row] = await execute(database, "SELECT * FROM run_events WHERE run_id = $1", run.id)
+            assert row["first_number"] == 1
+            names = [event.name for event in events_of(row["frames"])]
+            assert names == [*told, "thread.run.created", "thread.run.queued"]
 
-        async def start_without_the_table() -> httpx.Response:
-            database = server.resources.database
-            async with database.transaction() as tx:  # which keeps the table to itself
-                await tx._target.execute("LOCK TABLE run_events IN ACCESS EXCLUSIVE MODE")
-                async with httpx.AsyncClient(base_url=server.base_url, headers=BETA, timeout=30) as client:
-                    return await client.post(f"{talk.path}/runs", json={"assistant_id": talk.assistant_id})
-
-        run = sent(loop.run(start_without_the_table()))
-        eventually(lambda: look(server, "SELECT * FROM run_events WHERE run_id = $1", run["id"]))
+    loop.run(scenario())
 
 
 # --- Who has had everything

@@ -5,7 +5,7 @@ commit.
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,32 +83,31 @@ async def create(
     for the thread or the assistant, `ActiveRun` where one is active on the thread, `RateLimited` where too many are in
     the project, `InvalidRequest` where the model is unknown or cannot do what is asked, or where no executor can.
     """
-    # Else the run is all that is written, and its statement waits for the lock on the thread itself
-    whole = request.additional_messages or most_active is not None or (claim and claim.per_project is not None)
-    if seen and not whole and (assistant := seen.get(project_id, request.assistant_id)):
+    if seen and claim and claim.per_project is None and most_active is None and not request.additional_messages:
+        assistant = seen.get(project_id, request.assistant_id)
         at_once = _create_at_once(database, routing, thread_id, request, assistant, include, expires_after_s, claim)
         if created := await at_once:
             row, first_page = created
-            queued = await _told_of_creation(events, row, [])
-            if queued.lease:
-                queued.lease.first_page = first_page
+            queued = _told(events, row, *_opening(row))
+            assert queued.lease, "it was inserted with the claim"
+            queued.lease.first_page = first_page
             return queued
-    async with database.transaction() if whole else nullcontext(database) as connection:
-        beginning = await statements.beginning(connection, project_id, thread_id, request.assistant_id)
+    async with database.transaction() as tx:
+        beginning = await statements.beginning(tx, project_id, thread_id, request.assistant_id)
         if seen:
             seen.keep(beginning.assistant)
         settings = _settings(request, beginning.assistant, routing, request.additional_instructions, include)
-        await needs.check(connection, settings["needs"], claim)
+        await needs.check(tx, settings["needs"], claim)
         if beginning.active_run:  # last: only what is right in itself may replace it
             raise ActiveRun(thread_id, beginning.active_run)
-        thread = beginning.thread
-        if isinstance(connection, Transaction):
-            thread, _ = await threads.add_messages(connection, thread, request.additional_messages or ())
-        await _check_stores(connection, thread, settings)
+        thread, _ = await threads.add_messages(tx, beginning.thread, request.additional_messages or ())
+        await _check_stores(tx, thread, settings)
         if most_active is not None:
-            await turns.check_active(connection, project_id, most_active)
-        row = await _insert(connection, project_id, thread_id, settings, expires_after_s, claim)
-    return await _told_of_creation(events, row, [])
+            await turns.check_active(tx, project_id, most_active)
+        row = await _insert(tx, project_id, thread_id, settings, expires_after_s, claim)
+        run, frames = _opening(row)
+        await _stored(tx, events, row, frames)
+    return _told(events, row, run, frames)
 
 
 async def clear(database: Database, events: EventLog, project_id: str, refused: ActiveRun, thread_id: str) -> None:
@@ -150,7 +149,10 @@ async def create_thread_and_run(
         if most_active is not None:
             await turns.check_active(tx, project_id, most_active)
         row = await _insert(tx, project_id, thread["id"], settings, expires_after_s, claim)
-    return await _told_of_creation(events, row, [wire.frame("thread.created", Thread.of(thread).filled().json_bytes())])
+        run, frames = _opening(row)
+        frames.insert(0, wire.frame("thread.created", Thread.of(thread).filled().json_bytes()))
+        await _stored(tx, events, row, frames)
+    return _told(events, row, run, frames)
 
 
 async def submit_tool_outputs(
@@ -176,13 +178,11 @@ async def submit_tool_outputs(
             claim = await needs.fitting(tx, claim, project_id, thread_id, row["needs"])
             submitted = {output.tool_call_id: output.output or "" for output in outputs}
             queued, frames = await journal.submit(tx, run_id, submitted, claim)
-            if claim is None:
-                await events.store(tx, run_id, queued["attempt"], frames)
-                await leases.wake(tx)
+            await _stored(tx, events, queued, frames)
     if expired:
         events.append(run_id, *expired)
         raise _refused_outputs(RunStatus.EXPIRED)
-    return await _told(events, queued, Run.of(queued), frames, stored=True)
+    return _told(events, queued, Run.of(queued), frames)
 
 
 async def _expired(tx: Transaction, run: Row) -> tuple[int, list[bytes]] | None:
@@ -299,16 +299,18 @@ async def _create_at_once(
     routing: Routing,
     thread_id: str,
     request: CreateRunRequest,
-    assistant: Row,
+    assistant: Row | None,
     include: Sequence[Included],
     expires_after_s: int,
-    claim: Claim | None,
-) -> tuple[Row, list[Row] | None] | None:
-    """The row of a new run of an assistant as it was seen; with a claim also the newest messages. One round trip.
+    claim: Claim,
+) -> tuple[Row, list[Row]] | None:
+    """The row of a new run of an assistant as it was seen, and the newest messages of its thread, in one round trip.
 
     None where the assistant has changed, where hosted tools want more to be looked at, or where anything is amiss: the
     long way finds out what.
     """
+    if assistant is None:
+        return None
     try:
         settings = _settings(request, assistant, routing, request.additional_instructions, include)
     except InvalidRequest:
@@ -316,32 +318,28 @@ async def _create_at_once(
     if settings["needs"] or any(tool["type"] == "file_search" for tool in settings["tools"]):
         return None
     values = _values(assistant["project_id"], thread_id, settings, claim)
-    how: Json = {"expires_after_s": expires_after_s, "seen_version": assistant["version"], **values}
-    if claim:
-        statement = statements.insertion_and_thread(tuple(values))
-        found = await database.fetch_row(statement, **how, **history.scope("newest first", thread_id, values["id"]))
-        row = statements.part(found, "run") if found else None
-        return (row, found["first_page"] or []) if found and row else None
-    row = await database.fetch_row(statements.insertion(tuple(values), of_seen=True), **how)
-    if row is None:
-        return None
-    await leases.wake(database)
-    return row, None
+    found = await database.fetch_row(
+        statements.insertion_and_thread(tuple(values)),
+        **values,
+        **history.scope("newest first", thread_id, values["id"]),
+        expires_after_s=expires_after_s,
+        seen_version=assistant["version"],
+    )
+    row = statements.part(found, "run") if found else None
+    return (row, found["first_page"] or []) if found and row else None
 
 
 async def _insert(
-    connection: Connection, project_id: str, thread_id: str, settings: Json, expires_after_s: int, claim: Claim | None
+    tx: Transaction, project_id: str, thread_id: str, settings: Json, expires_after_s: int, claim: Claim | None
 ) -> Row:
     """The row of a new run. Raises `NotFound` and `ActiveRun` where the thread has become unfit for it meanwhile."""
-    claim = await needs.fitting(connection, claim, project_id, thread_id, settings["needs"])
+    claim = await needs.fitting(tx, claim, project_id, thread_id, settings["needs"])
     values = _values(project_id, thread_id, settings, claim)
     statement = statements.insertion(tuple(values))
-    while (row := await connection.fetch_row(statement, expires_after_s=expires_after_s, **values)) is None:
-        await rows.get(connection, threads_table, "thread", thread_id, project_id=project_id)
-        if active := await threads.active_run(connection, thread_id):
+    while (row := await tx.fetch_row(statement, expires_after_s=expires_after_s, **values)) is None:
+        await rows.get(tx, threads_table, "thread", thread_id, project_id=project_id)
+        if active := await threads.active_run(tx, thread_id):
             raise ActiveRun(thread_id, active)
-    if claim is None:
-        await leases.wake(connection)
     return row
 
 
@@ -351,28 +349,35 @@ def _values(project_id: str, thread_id: str, settings: Json, claim: Claim | None
     return values | {"lease_owner": claim.owner, "lease_token": claim.token} if claim else values
 
 
-async def _told_of_creation(events: EventLog, row: Row, first: list[bytes]) -> Queued:
-    """Tell of the new run: created and queued show the same object. *Source*: recorded streams.
+def _opening(row: Row) -> tuple[Run, list[bytes]]:
+    """A new run as it was queued, and what its stream begins with: created and queued show the same object.
 
-    One that is in progress already has been queued for as long as its transaction took.
+    One that is in progress already has been queued for as long as its transaction took. *Source*: recorded streams.
     """
     shown = Run.of(row)
     queued = shown.model_copy(update={"status": RunStatus.QUEUED, "started_at": None})
     json = queued.json_bytes()
-    frames = [*first, wire.frame("thread.run.created", json), wire.frame("thread.run.queued", json)]
+    frames = [wire.frame("thread.run.created", json), wire.frame("thread.run.queued", json)]
     if shown.status is RunStatus.IN_PROGRESS:
         frames.append(telling.event("thread.run", shown))
-    return await _told(events, row, queued, frames)
+    return queued, frames
 
 
-async def _told(events: EventLog, row: Row, run: Run, frames: list[bytes], *, stored: bool = False) -> Queued:
-    """Tell of what a command did, under the attempt before the one of the executor. `stored` frames need no haste."""
+async def _stored(tx: Transaction, events: EventLog, row: Row, frames: list[bytes]) -> None:
+    """Of a run that another process may execute keep what is told of it, and tell executors, both at the commit.
+
+    So its stream is whole even if this process dies before it has told it.
+    """
+    if row["lease_token"] is None:
+        await events.store(tx, row["id"], row["attempt"], frames)
+        await leases.wake(tx)
+
+
+def _told(events: EventLog, row: Row, run: Run, frames: list[bytes]) -> Queued:
+    """Tell of what a command did, under the attempt before the one of the executor."""
     attempt = row["attempt"]
     if row["lease_token"] is None:
-        if stored:
-            events.append(run.id, attempt, frames)
-        else:
-            await events.tell(run.id, attempt, frames)
+        events.append(run.id, attempt, frames)
         return Queued(run, None, attempt << 32)
     events.execute(run.id, attempt - 1)  # from here on, so that readers need not look at the table in between
     events.append(run.id, attempt - 1, frames)
