@@ -35,7 +35,7 @@ from adlatus.api.deps import BODY_SEND
 from adlatus.api.middleware import GuardKeyless, Observe
 from adlatus.backends.vectors.edge import EdgeIndex
 from adlatus.backends.vectors.elsewhere import ElsewhereIndex
-from adlatus.errors import ApiError, MethodNotAllowed, NotFound, body, from_validation
+from adlatus.errors import ApiError, MethodNotAllowed, NotFound, body
 from adlatus.files.sweeping import sweep_forever
 from adlatus.measuring import Gauges, watch_loop
 from adlatus.presence import abilities, present
@@ -50,6 +50,7 @@ from adlatus.runs.loop import execute
 from adlatus.settings import Settings
 from adlatus.store.leases import FILES, RUNS, AnyLease, FileLease, Lease
 from adlatus.telemetry import Metrics
+from adlatus.validation import from_validation
 from adlatus.wire.common import ErrorResponse
 from adlatus.wire.events import compact
 from adlatus.worker import GRACE_S, Worker

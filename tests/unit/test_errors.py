@@ -7,7 +7,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from pydantic_core import PydanticCustomError
 
 from adlatus import errors
-from adlatus.errors import ApiError, InvalidRequest, from_validation, noun
+from adlatus.errors import ApiError, InvalidRequest, noun
+from adlatus.validation import from_validation
 
 Key = Annotated[str, StringConstraints(max_length=4)]
 

@@ -11,12 +11,13 @@ from pydantic import ValidationError
 from adlatus.api.forms import _parameters
 from adlatus.api.width import MAX_VALUES, refuse_wide
 from adlatus.backends import faults, relay
-from adlatus.errors import ContentTooLarge, from_validation
+from adlatus.errors import ContentTooLarge
 from adlatus.retrieval.rewriting import _THOUGHTS
 from adlatus.runs import quotes
 from adlatus.runs.calls import _FIT_ID
 from adlatus.runs.citations import _POINTER
 from adlatus.runs.code import _BEGUN, _WHOLE
+from adlatus.validation import from_validation
 from adlatus.wire.threads import CreateThreadRequest
 
 SMALL, FACTOR = 2_000, 8

@@ -21,7 +21,6 @@ from adlatus.errors import (
     ContentTooLarge,
     InvalidRequest,
     Unauthorized,
-    from_validation,
     shortened,
 )
 from adlatus.resources import Resources
@@ -30,6 +29,7 @@ from adlatus.store.db import Database
 from adlatus.store.leases import Claim, Lease
 from adlatus.store.pages import Page
 from adlatus.tenants.rates import check_tokens
+from adlatus.validation import from_validation
 from adlatus.wire.common import MAX_DEPTH, Json, refuse_deep, refuse_nul
 from adlatus.wire.steps import Included
 

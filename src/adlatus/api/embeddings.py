@@ -12,7 +12,8 @@ from adlatus.backends import tokens
 from adlatus.backends.embeddings import Vector
 from adlatus.backends.embeddings.local import DIMENSIONS, NAME, LocalModel
 from adlatus.backends.refusals import ModelError
-from adlatus.errors import InvalidRequest, Unavailable, from_validation
+from adlatus.errors import InvalidRequest, Unavailable
+from adlatus.validation import from_validation
 from adlatus.wire.common import Json
 from adlatus.wire.embeddings import MOST_CHARACTERS, MOST_TOKENS, MOST_TOKENS_TOGETHER, CreateEmbeddingRequest
 

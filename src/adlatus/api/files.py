@@ -12,12 +12,13 @@ from starlette.responses import StreamingResponse
 from adlatus.api.deps import Db, Opened, Project, json_response, keyed_router
 from adlatus.api.downloads import attachment, satisfiable
 from adlatus.api.forms import Form, SentFile, read_form
-from adlatus.errors import InternalError, InvalidFile, InvalidRequest, from_validation, shortened
+from adlatus.errors import InternalError, InvalidFile, InvalidRequest, shortened
 from adlatus.files import keeping
 from adlatus.ids import new_id
 from adlatus.retrieval import sweeping
 from adlatus.store import files
 from adlatus.store.pages import Page
+from adlatus.validation import from_validation
 from adlatus.wire.common import ObjectList, object_list
 from adlatus.wire.files import (
     ACCEPTED,

@@ -13,6 +13,7 @@ from adlatus.runs import telling, tools
 from adlatus.runs.calls import Argued, Called
 from adlatus.runs.endings import CANCELLED, COMPLETED, Ending
 from adlatus.runs.lifecycle import IllegalMove, check, sources
+from adlatus.runs.loaded import Loaded, used_in
 from adlatus.runs.shield import through_outages, to_the_end
 from adlatus.runs.turn import Piece, Turn
 from adlatus.store import runs as statements
@@ -36,43 +37,6 @@ from adlatus.wire.steps import (
 
 class LeaseLost(Exception):  # noqa: N818
     """Another executor has the run, or it is gone: nothing was written, and nothing more may be."""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A run as its executor finds it: its earlier steps, oldest first, and the seconds until it expires.
-
-    `began` says whether it may have asked the model before. The vector stores, and the files for the code interpreter,
-    are those of its assistant.
-    """
-
-    run: Run
-    steps: list[Row]
-    left_s: int
-    began: bool
-    vector_store_ids: tuple[str, ...]
-    code_file_ids: tuple[str, ...]
-
-    @property
-    def used(self) -> Usage:
-        """What the earlier turns of the run have used."""
-        return _sum(self.steps)
-
-    @property
-    def calls(self) -> list[Json]:
-        """The calls of earlier turns, as their steps have them."""
-        return [call for step in self.steps for call in step["step_details"].get("tool_calls", ())]
-
-    @property
-    def new_images(self) -> list[str]:
-        """The images that code has shown since the last message of the run, which the next one begins with."""
-        images: list[str] = []
-        for step in self.steps:
-            if step["type"] == "message_creation":
-                images = []
-            else:
-                images += tools.images(step["step_details"]["tool_calls"])
-        return images
 
 
 @dataclass(frozen=True)
@@ -374,7 +338,7 @@ async def cancel(tx: Transaction, run: Row) -> tuple[Row, int, list[bytes]]:
 
 async def end_unexecuted(tx: Transaction, run_id: str, ending: Ending) -> tuple[Row, list[bytes]]:
     """End a locked run that nobody executes. Its row, and the frames to tell once this is committed."""
-    used = _sum(await tx.fetch(statements.STEPS, the_run=run_id))
+    used = used_in(await tx.fetch(statements.STEPS, the_run=run_id))
     ended = await _ended(tx, ending, used, the_run=run_id, new_content=[text_content("")])
     assert ended is not None, _LOCKED
     return ended.run, ended.frames
@@ -424,10 +388,6 @@ async def _ended(connection: Connection, ending: Ending, used: Usage, **values: 
     run, message, step = _there(row, "run"), statements.part(row, "message"), statements.part(row, "step")
     frames = telling.ended([message] if message else [], [step] if step else [], run["include"])
     return _Ended(run, [*frames, telling.event("thread.run", Run.of(run)), wire.DONE])
-
-
-def _sum(steps: Sequence[Row]) -> Usage:
-    return sum((Usage.of(step["usage"]) for step in steps if step["usage"]), NOTHING_USED)
 
 
 def _there(row: Row, table: str) -> Row:

@@ -26,8 +26,9 @@ from adlatus.runs.endings import (
     Ending,
     failed,
 )
-from adlatus.runs.journal import Asked, Journal, LeaseLost, Loaded
+from adlatus.runs.journal import Asked, Journal, LeaseLost
 from adlatus.runs.lifecycle import IllegalMove
+from adlatus.runs.loaded import Loaded
 from adlatus.runs.shield import to_the_end
 from adlatus.runs.tools import file_search, workspace
 from adlatus.runs.turn import NO_FILES, Turn

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from adlatus.errors import from_validation, shortened
+from adlatus.errors import shortened
 from adlatus.store import bulk, leases, staging
 from adlatus.store.db import Connection, Row
 from adlatus.transfer.bytes import Kept, NoBytes, keep, located
@@ -23,6 +23,7 @@ from adlatus.transfer.kinds import BY_NAME, KINDS, Kind, Reference
 from adlatus.transfer.opening import Opened
 from adlatus.transfer.reading import Found, read
 from adlatus.transfer.report import Outcome, Report
+from adlatus.validation import from_validation
 from adlatus.wire.common import Json
 from adlatus.wire.exports import Exported, ExportedFile
 
