@@ -25,7 +25,7 @@ A map, from the outside in; imports point down only:
 - `store`      the database: tables, statements, paging, leases, the event log
 - `rehearsal`  the scripted model server
 - `wire`       the contract: what JSON comes in and goes out
-- `errors`, `ids`, `settings`, `telemetry`
+- `errors`, `validation`, `ids`, `settings`, `telemetry`
 """
 
 from typing import Final
