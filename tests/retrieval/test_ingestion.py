@@ -1,9 +1,11 @@
 """A file on its way into the index, while its settings, its store, its bytes and the database change or go."""
 
+import asyncio
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -13,11 +15,13 @@ from adlatus.retrieval.index import ingest
 from adlatus.retrieval.parse import open_parser
 from adlatus.settings import Settings
 from adlatus.store.leases import FILES
+from adlatus.worker import Worker
 from tests.conftest import Loop, Server, serving
 from tests.retrieval.embedding_server import Embeddings, embedding_server
 from tests.retrieval.ingesting import Records, found_by, new_store, put_in, text, until_settled, upload
 from tests.retrieval.qdrant_server import Qdrant, qdrant_server
 from tests.runs.cutting import cuttable
+from tests.runs.stored import execute
 from tests.runs.transcripts import client_of, eventually
 
 
@@ -113,6 +117,39 @@ def test_who_has_completed_a_file_takes_nothing_of_it_back(loop: Loop, database_
         loop.run(ingest(lease, resources, parser))
         stage.check_complete(store_id, {"kept": file_id})
         assert stage.qdrant.chunks(store_id).total() == 10
+
+
+def test_a_loss_that_is_found_out_twice_is_cleared_away_once_and_whole(loop: Loop, database_url: str) -> None:
+    """By the executor, and by a heartbeat while the executor takes back what it has written."""
+    with staged(loop, database_url, database_url, executor=False) as stage:
+        resources, records = stage.server.resources, stage.records
+        store_id, file_id = new_store(stage.http), upload(stage.http, text("gone", 10))
+        put_in(stage.http, store_id, [file_id])
+
+        async def scenario() -> None:
+            worker = Worker(
+                resources.database,
+                resources.wakeup.another(),
+                FILES,
+                partial(ingest, resources=resources, parser=open_parser()),
+                name="me",
+                concurrency=1,
+            )
+            [lease] = await FILES.claim(resources.database, "me", 1)
+            for table in ("vector_store_files", "loose_chunks"):  # swept already
+                await execute(resources.database, f"DELETE FROM {table}")
+            async with resources.database.transaction() as tx:
+                await tx._target.execute("LOCK TABLE loose_chunks")
+                worker.start(lease)
+                while not await execute(resources.database, "SELECT 1 FROM pg_locks WHERE NOT granted"):
+                    await asyncio.sleep(0.005)
+                await worker._renew()
+                await asyncio.sleep(0.05)
+            await worker.stop()
+
+        [seq] = [row["seq"] for row in records.files(store_id)]
+        loop.run(scenario())
+        assert records.loose(store_id) == [f"{file_id}.{seq}.1"]
 
 
 # --- Changed

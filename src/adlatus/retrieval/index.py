@@ -75,7 +75,8 @@ async def _to_an_end(lease: FileLease, resources: Resources, parser: Parser) -> 
     try:
         await _ingest(lease, resources, parser)
     except LeaseLost:
-        await _discard(lease, resources)
+        lease.interruption = Interruption.LOST  # it is known: no heartbeat interrupts what follows to say so
+        await asyncio.shield(_discard(lease, resources))
     except asyncio.CancelledError:
         if lease.interruption is Interruption.LOST:
             await asyncio.shield(_discard(lease, resources))
