@@ -290,7 +290,7 @@ def test_delay_and_pace_take_their_time(http: httpx.Client, stream: bool) -> Non
         head_s = time.monotonic() - started
         answer.read()
     assert head_s >= 0.15
-    assert 0.25 <= time.monotonic() - started < 2
+    assert time.monotonic() - started >= 0.25
 
 
 def test_an_unknown_marker_is_answered_with_the_known_ones(sdk: openai.OpenAI) -> None:
@@ -353,10 +353,12 @@ def test_only_the_last_requests_are_kept(base_url: str, http: httpx.Client) -> N
 
 
 def test_keep_alive_requests_are_answered_without_the_delay_of_nagle(http: httpx.Client) -> None:
-    started = time.monotonic()
+    taken_s = []
     for _ in range(50):
+        started = time.monotonic()
         http.post("chat/completions", json=ask("[[say: x]]"))
-    assert time.monotonic() - started < 50 * 0.03
+        taken_s.append(time.monotonic() - started)
+    assert sorted(taken_s)[25] < 0.035, "with the delay it is 0.04 at least"
 
 
 HANGING = ["[[stall: 1]]", "[[stall]] [[tokens: 9]]", "[[delay: 60]]", "[[pace: 60]] [[tokens: 9]]"]

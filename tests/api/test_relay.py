@@ -16,7 +16,7 @@ from adlatus.settings import Settings
 from tests.conftest import Loop, Server, serving
 from tests.runs.upstream import HEAD, Upstream, upstream
 
-DEADLINE_S = 20
+DEADLINE_S = 60
 PATHS = ("chat/completions", "completions", "embeddings", "moderations", "responses")
 BODY = b'{ "model" : "gpt-4o",  "n": 1.50, "seed": 123456789012345678901234567890, "input": ["\\u00e9 model"] }'
 ANSWER = b'{ "odd":  [1.0, 1e2],\n "model": "qwen3:32b" }'

@@ -14,7 +14,7 @@ from adlatus.retrieval.sweeping import sweep
 from tests.conftest import Server
 
 Json = dict[str, Any]
-DEADLINE_S = 30
+DEADLINE_S = 60
 DAY_S = 86_400
 NO_FILES = {"in_progress": 0, "completed": 0, "failed": 0, "cancelled": 0, "total": 0}
 FOODS = "The favorite food of several people:\n- Summanus Ferdinand: tacos\n- Filip Carola: cake"

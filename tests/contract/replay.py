@@ -25,7 +25,7 @@ LATER = ("thread.run", "vector_store.file")
 """Objects that go on by themselves."""
 CHUNK_BYTES = 1024
 """What the one chunk of a short file adds to its bytes. *Source*: recorded files."""
-DEADLINE_S = 20
+DEADLINE_S = 60
 DELTAS = ("thread.message.delta", "thread.run.step.delta")
 _ID = re.compile(
     r"(?=(asst|thread|msg|run|step|call|file|upload|part|vs|vsfb)[_-])"

@@ -28,7 +28,7 @@ Json = dict[str, Any]
 
 LISTED: list[Json] = tomllib.loads(Path(__file__).with_name("notebook.toml").read_text("utf-8"))["cell"]
 HOW = ("run", "never")
-DEADLINE_S = 20
+DEADLINE_S = 60
 
 
 def cells_of(notebook: str) -> list[str]:

@@ -16,7 +16,7 @@ from tests.retrieval.documents import pdf
 Json = dict[str, Any]
 Operation = tuple[str, str]
 
-DEADLINE_S = 20
+DEADLINE_S = 60
 RUNS = "/threads/{thread_id}/runs"
 RUN = f"{RUNS}/{{run_id}}"
 MESSAGES = "/threads/{thread_id}/messages"

@@ -273,7 +273,7 @@ class Hands:
 
 
 async def until(look: Callable[[], Any]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not look():
             await asyncio.sleep(0.005)
 

@@ -76,7 +76,7 @@ def test_runs_expire_and_events_are_written_again_once_the_database_takes_writes
         events = EventLog(database)
         events.append(run.id, 0, [b"event: thread.run.queued\ndata: {}\n\n"])
         tasks: list[asyncio.Task[None]] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             with capture_logs() as logged:
                 async with _only_reading(database):
                     tasks += [asyncio.create_task(expire_forever(database, events))]

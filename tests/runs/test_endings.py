@@ -383,9 +383,7 @@ def test_cancelling_while_the_model_speaks(http: httpx.Client) -> None:
         for event in stream:
             events.append(event)
             if transcript(events)[-1] == "thread.message.delta word1 word2 word3":
-                begun = time.monotonic()
                 answer = sent(talk.cancel(events[0].payload["id"]))
-    took_s = time.monotonic() - begun
     assert answer["status"] == "cancelling"
     assert transcript(events) == [
         *OPENING,
@@ -400,7 +398,6 @@ def test_cancelling_while_the_model_speaks(http: httpx.Client) -> None:
     assert (run["last_error"], run["failed_at"], run["completed_at"]) == (None, None, None)
     assert message["incomplete_details"] == {"reason": "run_cancelled"}
     assert text_of(message) == "word1 word2 word3"
-    assert took_s < 0.9
 
 
 def test_cancelling_a_run_that_waits_to_try_again(http: httpx.Client) -> None:

@@ -238,7 +238,7 @@ def worker_of(database: Database, hands: Hands, wakeup: Wakeup, concurrency: int
 
 
 async def until(look: Callable[[], Any]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not look():
             await asyncio.sleep(0.005)
 
@@ -341,7 +341,7 @@ def test_a_worker_waits_out_an_outage_of_the_database(loop: Loop, database: Data
         finally:
             await connection.close()
         wakeup.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not hands.began:
                 with suppress(Unavailable):
                     await add_run(database)

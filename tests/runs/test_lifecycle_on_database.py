@@ -207,7 +207,7 @@ def test_a_cancel_that_comes_before_an_ending_it_does_not_allow_wins(loop: Loop,
         async def scenario() -> None:
             lease = await add_leased(database, text="[[tokens: 4]] [[pace: 0.1]] [[finish: length]]")
             executing = asyncio.create_task(execute_run(lease, server.resources))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not await execute(database, "SELECT FROM messages WHERE status = 'in_progress'"):
                     await asyncio.sleep(0.005)
                 await put(database, lease.run_id, S.CANCELLING)

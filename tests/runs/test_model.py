@@ -455,7 +455,7 @@ class Machine(RuleBasedStateMachine):
         log = [*(process.log for process in self.processes), EventLog(self.database)][by]
         names: list[str] = []
         numbers: list[int] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             for _ in range(run.told.count("done")):
                 async for frames in log.follow(run.id, numbers[-1] if numbers else 0):
                     lines = frames.decode().splitlines()

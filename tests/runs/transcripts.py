@@ -151,7 +151,7 @@ DELTAS: dict[str, Callable[[Json], Iterator[str]]] = {
 }
 
 
-def eventually(look: Callable[[], Result], *, within_s: float = 20, every_s: float = 0.005) -> Result:
+def eventually(look: Callable[[], Result], *, within_s: float = 60, every_s: float = 0.005) -> Result:
     """The first true result of `look`; fails after the deadline. `every_s` is for what costs something to look at."""
     give_up_at = time.monotonic() + within_s
     while not (found := look()):
@@ -263,7 +263,7 @@ class Conversation:
         """The text of the last message."""
         return words(self.messages()[-1]["content"])
 
-    def ended(self, run_id: str, within_s: float = 20) -> Json:
+    def ended(self, run_id: str, within_s: float = 60) -> Json:
         """The run once it has ended."""
         return eventually(lambda: (run := self.run(run_id))["status"] in FINAL and run, within_s=within_s) or {}
 

@@ -197,7 +197,7 @@ def new_thread(loop: Loop, sandboxes: Sandboxes) -> Iterator[Thread]:
     thread.discard()
 
 
-def wait_until(condition: Callable[[], bool], within_s: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], within_s: float = 60) -> None:
     """Return as soon as a condition holds; fail if it does not."""
     give_up_at = time.monotonic() + within_s
     while not condition():

@@ -58,7 +58,7 @@ async def looked(settings: Settings) -> AsyncIterator[Availability]:
 
 
 async def change(availability: Availability) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await availability.changed.wait()
     availability.changed.clear()
 

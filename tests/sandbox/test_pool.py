@@ -112,7 +112,7 @@ def test_a_supervisor_that_hangs_is_destroyed_by_the_host(thread: Thread) -> Non
     began = time.monotonic()
     told = thread.run("while True: pass", 1)
     assert told.done.status is Status.LOST
-    assert 10 < time.monotonic() - began < 20
+    assert 10 < time.monotonic() - began < 60
     assert replaces_lost(thread)
     assert thread.run("1").results == ["1"]
     frozen = thread.box
@@ -140,15 +140,15 @@ async def _pick(settings: Settings) -> None:
 # --- How many
 
 
-def test_warm_sandboxes_wait_and_are_replaced_when_taken(loop: Loop, new_engine: Callable[[], Engine]) -> None:
-    with keeping(loop, new_engine(), Limits(warm=2)) as sandboxes:
+def test_warm_sandboxes_wait_and_are_replaced_when_taken(loop: Loop, new_engine: Callable[[str], Engine]) -> None:
+    instance = f"test-{uuid.uuid4().hex[:12]}"
+    with keeping(loop, new_engine(instance), Limits(warm=2)) as sandboxes:
         wait_until(lambda: sandboxes.warm == 2, 60)
         assert not sandboxes.threads
+        waiting = boxes.running(sandboxes.engine, instance)
         thread = Thread(loop, sandboxes, "a")
-        began = time.monotonic()
         assert thread.run("1").results == ["1"]
-        took_s = time.monotonic() - began
-        assert took_s < 0.5
+        assert thread.box in waiting
         wait_until(lambda: sandboxes.warm == 2, 60)
         assert not replaces_lost(thread)
         thread.discard()
