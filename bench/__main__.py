@@ -34,6 +34,7 @@ MEASURES: dict[str, Callable[[Site], list[Row]]] = {
     "P7": rows_requests.beside_others,
     "P11": rows_requests.write_tail,
     "P12": rows_requests.read_beside_streams,
+    "P13": rows_streams.lag,
 }
 ALL = sorted({*ALONE, *MEASURES}, key=lambda name: int(name[1:]))
 

@@ -4,6 +4,7 @@ Instants are `time.perf_counter`, which counts alike in all processes of a machi
 """
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -14,12 +15,16 @@ from typing import Any, Final
 import orjson
 import uvloop
 
+from bench import client
 from bench.client import OK, Connection, connect
 
 DELTA: Final = b"event: thread.message.delta\n"
 """What begins every delta of the server and of the relay floor."""
 CHUNK: Final = b'"delta":{"content":'
 """What every chunk of the model has that brings text."""
+_NUMBER = re.compile(rb"id: ([0-9]+)\n")
+_LONGEST_NUMBER = len(b"id: \n") + 20
+_RUN = re.compile(rb'"id":"(run_[0-9A-Za-z]+)"')
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,11 @@ def first_deltas(targets: Sequence[tuple[int, bytes, Sequence[bytes]]]) -> list[
     return uvloop.run(_first_deltas(targets))
 
 
+def lags(port: int, requests: Sequence[bytes], other_port: int) -> list[float]:
+    """Seconds by which each event of streams, all at once, arrives later at a reader at another server."""
+    return uvloop.run(_lags(port, requests, other_port))
+
+
 async def _hammer(port: int, requests: Sequence[bytes], seconds: float, pause_s: float) -> Latencies:
     taken: list[float] = []
     async with _connected([port] * len(requests)) as connections:
@@ -150,6 +160,37 @@ async def _first_deltas(targets: Sequence[tuple[int, bytes, Sequence[bytes]]]) -
                 seconds.append(arrived[0][0] - sent)
                 await asyncio.sleep(0.005)  # what the server does after the end of a stream is not the next one's
     return taken
+
+
+async def _lags(port: int, requests: Sequence[bytes], other_port: int) -> list[float]:
+    count = len(requests)
+    found: list[float] = []
+    async with _connected([port] * count) as here, _connected([other_port] * count) as there:
+
+        async def work(connection: Connection, other: Connection, sent: bytes) -> None:
+            connection.send(sent)
+            begun = b""
+            while not (run := _RUN.search(begun)):
+                begun += await connection.read()
+            other.send(client.request(other_port, "GET", f"{sent.split()[1].decode()}/{run[1].decode()}/events"))
+            asked = time.perf_counter()
+            first, later = await asyncio.gather(_instants(connection), _instants(other))
+            found.extend(later[number] - at for number, at in first.items() if at > asked)
+
+        await _together(work(*each) for each in zip(here, there, requests, strict=True))
+    return found
+
+
+async def _instants(connection: Connection) -> dict[int, float]:
+    """When each event of a stream arrived, by its number."""
+    arrived: dict[int, float] = {}
+    rest = b""
+    while piece := await connection.read():
+        now, rest = time.perf_counter(), rest + piece
+        for number in _NUMBER.finditer(rest):
+            arrived.setdefault(int(number[1]), now)
+        rest = rest[-_LONGEST_NUMBER:]
+    return arrived
 
 
 async def _arrivals(connection: Connection, request: bytes, mark: bytes) -> list[tuple[float, int]]:

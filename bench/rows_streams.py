@@ -1,14 +1,17 @@
-"""The rows about streamed runs: P1 to P5. The floor is the raw relay, asked for the same answers of the same model."""
+"""The rows about streamed runs: P1 to P5, P13. The floor is the raw relay, asked for the same of the same model."""
 
+import asyncio
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Final
 
+from adlatus.backends.postgres import attach
 from bench import load
 from bench.load import Streams
 from bench.processes import Server
-from bench.site import Site, interleaved, settle
+from bench.site import Site, adlatus, interleaved, settle
 from bench.targets import Row, percentile
 
 RUN: Final = 20
@@ -91,6 +94,26 @@ def gaps(site: Site) -> list[Row]:
         "until all have begun, floor, s": median(_ramp_s(streams) for streams in relay),
     }
     return [_row("P5", values, floors, details)]
+
+
+def lag(site: Site) -> list[Row]:
+    """P13: readers of runs that execute in another process, at reading pace."""
+    database_url = site.options.database_url or asyncio.run(_embedded_dsn(site.folder / "main"))
+    count = site.scaled(300)
+    with adlatus(site.folder / "other", site.model, database_url) as other:
+
+        def lags() -> float:
+            requests = site.run_requests(20, f"[[tokens: {count}]]{PACE}")
+            return 1000 * percentile(site.load(load.lags, site.server.port, requests, other.port), 0.99)
+
+        [values] = interleaved(site.options.repeats, lags)
+    return [Row("P13", values)]
+
+
+async def _embedded_dsn(data_dir: Path) -> str:
+    database = await attach(data_dir)
+    assert database is not None
+    return database.dsn
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ TARGETS = {
     "P10 bubblewrap next": Target("each next result of the thread, above the code", "ms", "value", "<=", 15),
     "P11": Target("p99 of creating a message against its p50, 16 connections", "ms", "ratio", "<=", 20, 8),
     "P12": Target("p50 of a GET while 50 streams run, against idle", "ms", "ratio", "<=", 5, 2),
+    "P13": Target("p99 lag of an event at a reader in another process, 20 streams at 50/s", "ms", "value", "<=", 150),
 }
 
 
