@@ -169,6 +169,7 @@ def test_a_worker_that_was_asleep_until_another_took_over_leaves_nothing(deploym
                 assert (row["attempt"], row["abandoned"]) == (2, 1)
                 sleeper.send(signal.SIGCONT)
                 eventually(lambda: "nothing more is written" in sleeper.log)
+                eventually(lambda: records.loose(store_id))  # what it had written is noted to be deleted
                 deployment.check_complete(http, store_id, markers)
                 no_fault(other)
             assert sleeper.stop() == 0

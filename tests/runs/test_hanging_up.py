@@ -14,7 +14,6 @@ from tests.runs.stored import calling
 from tests.runs.transcripts import Conversation, client_of, eventually, sent
 from tests.runs.upstream import HEAD, Upstream, chunk, upstream
 
-AT_ONCE_S = 0.4  # by the heartbeat alone it would be 0.5 on average
 TRIES = 5
 """Of which most have to be as quick as they should: machines that run tests are busy."""
 
@@ -24,6 +23,14 @@ SAID = {
     "in a call": (chunk(delta=calling("add", '{"a":')),),
     "in a call after a text": (chunk("Half"), chunk(delta=calling("add", '{"a":'))),
 }
+
+
+@pytest.fixture
+def at_once_s(pytestconfig: pytest.Config) -> float:
+    """By the heartbeat alone, as where all wake-ups are lost, it is 0.5 on average."""
+    return 2.0 if pytestconfig.getoption("--deaf") else 0.4
+
+
 each_moment = pytest.mark.parametrize("said", SAID.values(), ids=SAID)
 
 
@@ -61,7 +68,7 @@ def took_s(model: Upstream, begun: float) -> float:
 
 
 @each_moment
-def test_a_cancel_hangs_up_at_once(loop: Loop, database_url: str, said: tuple[bytes, ...]) -> None:
+def test_a_cancel_hangs_up_at_once(loop: Loop, database_url: str, said: tuple[bytes, ...], at_once_s: float) -> None:
     took = []
     with held(loop, database_url, said) as begin:
         for _ in range(TRIES):
@@ -71,11 +78,13 @@ def test_a_cancel_hangs_up_at_once(loop: Loop, database_url: str, said: tuple[by
             took.append(took_s(model, begun))
             assert talk.ended(run_id)["status"] == "cancelled"
             assert [step["status"] for step in talk.steps(run_id)] == ended_steps(said, "cancelled")
-    assert median(took) < AT_ONCE_S
+    assert median(took) < at_once_s
 
 
 @each_moment
-def test_a_thread_that_is_deleted_hangs_up_at_once(loop: Loop, database_url: str, said: tuple[bytes, ...]) -> None:
+def test_a_thread_that_is_deleted_hangs_up_at_once(
+    loop: Loop, database_url: str, said: tuple[bytes, ...], at_once_s: float
+) -> None:
     took = []
     with held(loop, database_url, said) as begin:
         for _ in range(TRIES):
@@ -83,7 +92,7 @@ def test_a_thread_that_is_deleted_hangs_up_at_once(loop: Loop, database_url: str
             begun = time.monotonic()
             sent(talk.http.delete(talk.path))
             took.append(took_s(model, begun))
-    assert median(took) < AT_ONCE_S
+    assert median(took) < at_once_s
 
 
 @each_moment

@@ -58,7 +58,7 @@ def client(measured_server: Server) -> Iterator[httpx.Client]:
 
 
 def measured(server: Server) -> Measured:
-    return Measured(httpx.get(f"{server.url}/metrics").text)
+    return Measured(httpx.get(f"{server.url}/metrics", timeout=30).text)
 
 
 def test_a_run_with_a_search_moves_what_is_about_it(client: httpx.Client, measured_server: Server) -> None:
