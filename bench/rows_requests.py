@@ -9,12 +9,11 @@ from statistics import median
 
 import asyncpg
 
-from adlatus.backends.postgres import attach
 from bench import load
 from bench.client import request
 from bench.processes import Server
 from bench.rows_streams import PACE
-from bench.site import Site, adlatus, assistant_request, interleaved, settle
+from bench.site import Site, adlatus, assistant_request, embedded_dsn, interleaved, settle
 from bench.targets import Row, percentile
 
 CONNECTIONS = 16
@@ -162,9 +161,7 @@ def _first_delta_s(site: Site, server: Server) -> float:
 
 async def _crowd(data_dir: Path, count: int) -> None:
     """Put what is of others into the embedded database of a running server, and let it know its tables."""
-    database = await attach(data_dir)
-    assert database is not None
-    connection = await asyncpg.connect(database.dsn)
+    connection = await asyncpg.connect(await embedded_dsn(data_dir))
     try:
         await connection.execute(_OTHERS.replace("$1", str(count)))
         await connection.execute("VACUUM ANALYZE")

@@ -3,15 +3,13 @@
 import asyncio
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Final
 
-from adlatus.backends.postgres import attach
 from bench import load
 from bench.load import Streams
 from bench.processes import Server
-from bench.site import Site, adlatus, interleaved, settle
+from bench.site import Site, adlatus, embedded_dsn, interleaved, settle
 from bench.targets import Row, percentile
 
 RUN: Final = 20
@@ -98,7 +96,7 @@ def gaps(site: Site) -> list[Row]:
 
 def lag(site: Site) -> list[Row]:
     """P13: readers of runs that execute in another process, at reading pace."""
-    database_url = site.options.database_url or asyncio.run(_embedded_dsn(site.folder / "main"))
+    database_url = site.options.database_url or asyncio.run(embedded_dsn(site.folder / "main"))
     count = site.scaled(300)
     with adlatus(site.folder / "other", site.model, database_url) as other:
 
@@ -108,12 +106,6 @@ def lag(site: Site) -> list[Row]:
 
         [values] = interleaved(site.options.repeats, lags)
     return [Row("P13", values)]
-
-
-async def _embedded_dsn(data_dir: Path) -> str:
-    database = await attach(data_dir)
-    assert database is not None
-    return database.dsn
 
 
 @dataclass(frozen=True)

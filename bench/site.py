@@ -21,6 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import psutil
 
+from adlatus.backends.postgres import attach
 from bench import load
 from bench.client import request
 from bench.processes import Server, free_port, served
@@ -130,6 +131,13 @@ def adlatus(data_dir: Path, model: Server | None, database_url: str | None = Non
     command = [sys.executable, "-m", "adlatus.cli", "serve", "--data-dir", str(data_dir), "--port", str(port)]
     with served(command, port, READY, data_dir.with_suffix(".log"), environment) as server:
         yield server
+
+
+async def embedded_dsn(data_dir: Path) -> str:
+    """The embedded database of a running server."""
+    database = await attach(data_dir)
+    assert database is not None
+    return database.dsn
 
 
 @contextmanager

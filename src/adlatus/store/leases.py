@@ -113,7 +113,10 @@ class Lease:
 
 @dataclass
 class FileLease:
-    """A claimed file of a vector store, which is to be made searchable. Otherwise as `Lease`."""
+    """A claimed file of a vector store, which is to be made searchable. Otherwise as `Lease`.
+
+    An executor that has found out itself that the lease is lost says so by `interruption`, and is not interrupted.
+    """
 
     vector_store_id: str
     file_id: str
