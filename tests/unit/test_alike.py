@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adlatus.backends.alike import MOST_LESSONS, Alike
+from adlatus.backends.alike import MOST_LESSONS, WINDOW_BYTES, Alike
 from adlatus.backends.chunks import Reading
 from adlatus.runs.turn import Turn
 from adlatus.wire.common import Json
@@ -70,24 +70,46 @@ def test_a_stream_means_the_same_in_pieces_that_are_read_at_once_as_chunk_by_chu
 
 def learned(payload: Json) -> Alike:
     alike = Alike()
-    alike.learn(orjson.dumps(payload), payload)
+    read = orjson.dumps(payload)
+    alike.learn(b"data: " + read, read, payload)
     return alike
 
 
+def texts(alike: Alike, *lines: bytes) -> list[str]:
+    """The texts at the beginning of a stream of lines; that they end where the rest begins."""
+    stream, found = b"".join(lines), list[str]()
+    more, end = alike.texts(stream, 0)
+    while more:
+        found += more
+        assert stream[:end] == b"".join(lines[: len(found)])
+        more, end = alike.texts(stream, end)
+    return found
+
+
 def test_the_texts_of_chunks_that_are_alike_are_read_at_once() -> None:
-    alike = learned(chunk("One"))
-    assert alike.texts([orjson.dumps(chunk(text)) for text in ("two", 'th"ree', "\\", "")]) == [
-        "two",
-        'th"ree',
-        "\\",
-        "",
-    ]
+    said = ["two", 'th"ree', "\\", ""]
+    assert texts(learned(chunk("One")), *(line(chunk(text)) for text in said)) == said
+
+
+def test_far_more_than_is_looked_ahead_at_once_is_read_whole() -> None:
+    said = [f"text {number}" for number in range(4 * WINDOW_BYTES // 100)]
+    reading = Reading()
+    [first, *rest] = reading.feed(b"".join(map(line, map(chunk, said))))
+    assert first == chunk(said[0])
+    assert [text for texts in rest for text in texts] == said[1:]
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("name", [b"data:", b"data: ", b"data:  "])
+def test_streams_are_read_at_once_however_their_lines_are_written(name: bytes, line_end: bytes) -> None:
+    stream = b"".join(name + orjson.dumps(chunk(text)) + 2 * line_end for text in ("one", "two", "three"))
+    assert Reading().feed(stream) == [chunk("one"), ["two", "three"]]
 
 
 def test_a_key_that_only_looks_like_the_text_is_not_taken_for_it() -> None:
     alike = learned(chunk("One", note={"content": "Not me"}))
-    assert alike.texts([orjson.dumps(chunk("two", note={"content": "Not me"}))]) == ["two"]
-    assert alike.texts([orjson.dumps(chunk("two", note={"content": "Nor me"}))]) == []
+    assert texts(alike, line(chunk("two", note={"content": "Not me"}))) == ["two"]
+    assert texts(alike, line(chunk("two", note={"content": "Nor me"}))) == []
 
 
 @pytest.mark.parametrize(
@@ -106,7 +128,7 @@ def test_a_key_that_only_looks_like_the_text_is_not_taken_for_it() -> None:
     ids=orjson.dumps,
 )
 def test_from_a_chunk_that_says_more_than_text_nothing_is_learned(payload: Json) -> None:
-    assert learned(payload).texts([orjson.dumps(payload)]) == []
+    assert texts(learned(payload), line(payload)) == []
 
 
 @pytest.mark.parametrize(
@@ -114,25 +136,37 @@ def test_from_a_chunk_that_says_more_than_text_nothing_is_learned(payload: Json)
     [b'"two","three"', b'"two', b'two"', b'"', b"2", b"null", b'{"a":"b"}', b'"two":"three"', b'"\xff"', b'"\\"', b""],
 )
 def test_what_is_no_text_between_the_same_bytes_is_left_to_the_parser(text: bytes) -> None:
-    before, after = orjson.dumps(chunk("One")).split(b'"One"')
-    assert learned(chunk("One")).texts([before + text + after]) == []
+    before, after = line(chunk("One")).split(b'"One"')
+    assert texts(learned(chunk("One")), before + text + after) == []
 
 
 def test_texts_are_not_told_from_others_that_come_to_as_many() -> None:
-    before, after = orjson.dumps(chunk("One")).split(b'"One"')
-    payloads = [before + text + after for text in (b'"two","three"', b'"four" "five"')]
-    assert learned(chunk("One")).texts(payloads) == []
+    before, after = line(chunk("One")).split(b'"One"')
+    assert texts(learned(chunk("One")), *(before + text + after for text in (b'"two","three"', b'"four" "five"'))) == []
+
+
+def test_a_text_is_read_although_what_follows_it_is_none() -> None:
+    before, after = line(chunk("One")).split(b'"One"')
+    assert texts(learned(chunk("One")), *(before + text + after for text in (b'"two"', b"2", b'"three"'))) == ["two"]
 
 
 def test_as_many_are_read_as_are_alike_from_there_on() -> None:
-    payloads = [orjson.dumps(chunk(text, created=created)) for text, created in zip("abcd", (2, 1, 1, 2), strict=True)]
+    lines = [line(chunk(text, created=created)) for text, created in zip("abcd", (2, 1, 1, 2), strict=True)]
     alike = learned(chunk("One", created=1))
-    assert [alike.texts(payloads, start) for start in range(5)] == [[], ["b", "c"], ["c"], [], []]
+    assert [texts(alike, *lines[start:]) for start in range(5)] == [[], ["b", "c"], ["c"], [], []]
+
+
+def test_a_chunk_that_has_not_come_whole_is_waited_for() -> None:
+    alike, whole = learned(chunk("One")), line(chunk("two"))
+    for size in range(len(whole)):
+        assert texts(alike, whole[:size]) == []
+        assert texts(alike, line(chunk("Then")), whole[:size]) == ["Then"]
+    assert texts(alike, whole) == ["two"]
 
 
 def test_a_server_that_never_repeats_itself_is_learned_from_no_more_after_a_while() -> None:
     alike = Alike()
     for number in range(MOST_LESSONS + 1):
         each = chunk("One", system_fingerprint=str(number))
-        alike.learn(orjson.dumps(each), each)
-    assert alike.texts([orjson.dumps(chunk("two", system_fingerprint=str(MOST_LESSONS)))]) == []
+        alike.learn(line(each)[:-2], line(each)[6:-2], each)
+    assert texts(alike, line(chunk("two", system_fingerprint=str(MOST_LESSONS)))) == []

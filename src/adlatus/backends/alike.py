@@ -5,9 +5,7 @@ one such chunk knows what every other means that has the same bytes before and a
 """
 
 import re
-from collections.abc import Sequence
 from copy import deepcopy
-from itertools import islice
 
 import orjson
 
@@ -16,48 +14,62 @@ from adlatus.wire.common import Json
 MOST_LESSONS = 8
 """How often what is around the text is looked for: a server that never repeats it is not worth the trouble."""
 
+WINDOW_BYTES = 2**14
+"""How far is looked ahead at once: chunks that are not alike are looked at again, by the parser."""
+
 _CONTENT = re.compile(rb'"content"\s*:\s*("(?:[^"\\]|\\.)*")')
 _ANOTHER = "another text"
 
 
 class Alike:
-    """What the chunks of an answer have around their text, as far as one has been seen that brings text alone."""
+    """What the events of a stream have around their text, as far as one has been seen that brings text alone."""
 
     def __init__(self) -> None:
         self._lessons = 0
-        self._around: tuple[bytes, bytes] | None = None
+        self._learned = False
+        self._before = self._after = b""
 
-    def texts(self, payloads: Sequence[bytes], start: int = 0) -> list[str]:
-        """The texts of as many chunks, from that place on, as are like the one that was learned from."""
-        if self._around is None:
-            return []
-        before, after = self._around
-        first, size, least = len(before), len(after), len(before) + len(after) + 2
-        texts = []
-        for payload in islice(payloads, start, None):
-            text = payload[first : len(payload) - size]
-            whole = len(payload) >= least and payload.startswith(before) and payload.endswith(after)
-            if not (whole and text.startswith(b'"') and text.endswith(b'"')):
-                break
-            texts.append(text)
-        try:
-            read: list[str] = orjson.loads(b"[" + b",".join(texts) + b"]")
-        except orjson.JSONDecodeError:
-            read = []
-        if len(read) != len(texts) or any(type(text) is not str for text in read):
-            self._around = None  # some are no texts: the parser will tell, one by one
-            return []
-        return read
+    def texts(self, data: bytes, start: int) -> tuple[list[str], int]:
+        """The texts of whole events, from that place on, that are like the one that was learned from; where they end.
 
-    def learn(self, payload: bytes, chunk: Json) -> None:
-        """Learn from a chunk that has been parsed, if it brings text alone."""
+        There may be more of them in what follows.
+        """
+        before, after, size = self._before, self._after, len(self._before)
+        if not self._learned or not data.startswith(before, start):
+            return [], start
+        *events, rest = data[start : start + WINDOW_BYTES].split(after)
+        alike = [event[size:] for event in events if event.startswith(before)]
+        if len(alike) == len(events) and (read := _strings(alike)):
+            return read, min(start + WINDOW_BYTES, len(data)) - len(rest)
+        if alike and (read := _strings(alike[:1])):  # the first is: whatever follows it
+            return read, start + len(events[0]) + len(after)
+        return [], start
+
+    def learn(self, line: bytes, payload: bytes, chunk: Json) -> None:
+        """Learn from a chunk that has been parsed, if it brings text alone, and from the line that it came in."""
         if self._lessons < MOST_LESSONS and (delta := _text_alone(chunk)):
             self._lessons += 1
             another = deepcopy(chunk)
             another["choices"][0]["delta"] = {**delta, "content": _ANOTHER}
             around = [(payload[: found.start(1)], payload[found.end(1) :]) for found in _CONTENT.finditer(payload)]
             fits = [(before, after) for before, after in around if _read(before, after) == another]
-            self._around = fits[0] if len(fits) == 1 else None
+            self._learned = len(fits) == 1
+            if self._learned:
+                self._keep(line.partition(payload), *fits[0])
+
+    def _keep(self, line: tuple[bytes, bytes, bytes], before: bytes, after: bytes) -> None:
+        name, _, line_end = line
+        self._before = name + before
+        self._after = after + line_end + (b"\n\r\n" if line_end.endswith(b"\r") else b"\n\n")
+
+
+def _strings(texts: list[bytes]) -> list[str]:
+    """What JSON strings mean; nothing if they are not that, all of them."""
+    try:
+        read: list[str] = orjson.loads(b"[%b]" % b",".join(texts))
+    except orjson.JSONDecodeError:
+        return []
+    return read if len(read) == len(texts) and set(map(type, read)) == {str} else []
 
 
 def _text_alone(chunk: Json) -> Json | None:

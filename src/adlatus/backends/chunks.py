@@ -17,8 +17,8 @@ from adlatus.wire.common import Json
 _GAVE_UP = {"abort", "error"}
 """Finish reasons of an answer that is not whole although its stream ends in good order: vLLM's, and OpenRouter's."""
 
-Chunk = Json | str
-"""One `chat.completion.chunk`, as the upstream sent it; of one that adds text and nothing else it may be the text."""
+Chunk = Json | list[str]
+"""One `chat.completion.chunk`, as the upstream sent it, or the texts of several that add text and nothing else."""
 
 READ_ON_S = 0.25
 """How long the end of a body is waited for after `[DONE]`. It is what lets the connection be used again."""
@@ -45,23 +45,30 @@ class Reading:
     def feed(self, piece: bytes) -> list[Chunk]:
         """The chunks in a piece of the body, none of it being its end. Raises `ModelError` where it is too long."""
         self.over = not piece
-        payloads = self._lines.feed(piece) if piece else self._lines.end()
         chunks: list[Chunk] = []
-        place = 0
-        while place < len(payloads) and not (self.done or self.fault):
-            if texts := self._alike.texts(payloads, place):
-                chunks += texts
-                place += len(texts)
-            else:
-                chunks += self._parsed(payloads[place])
-                place += 1
+        if piece:
+            lines = self._lines.add(piece)
+            place = 0
+            while place < len(lines) and not (self.done or self.fault):
+                texts, place = self._alike.texts(lines, place)
+                if texts:
+                    chunks.append(texts)
+                else:
+                    end = lines.index(b"\n", place)
+                    chunks += self._parsed(lines[place:end])
+                    place = end + 1
+        else:
+            chunks += self._parsed(self._lines.end())
         if self.done or self.fault:
             self.over = True
             self.finished = self.finished or (self.done and self.begun)
         return chunks
 
-    def _parsed(self, payload: bytes) -> Iterator[Json]:
-        """The chunk of a payload, unless that is the end of the answer or a fault in it."""
+    def _parsed(self, line: bytes) -> Iterator[Json]:
+        """The chunk of a line, unless that is the end of the answer, a fault in it, or nothing."""
+        payload = _payload(line)
+        if not payload:
+            return
         if payload == b"[DONE]":
             self.done = True
             return
@@ -80,14 +87,14 @@ class Reading:
             if reason := _finish_reason(chunk):
                 self.finished = True
                 self.gave_up = self.gave_up or (reason if reason in _GAVE_UP else None)
-            self._alike.learn(payload, chunk)
+            self._alike.learn(line, payload, chunk)
             yield chunk
 
 
 class _Lines:
-    """The payloads of a stream's lines, in the batches in which the network delivers them.
+    """A stream, cut into whole lines.
 
-    A body that is one JSON object is one payload: some gateways overlook that a stream was asked for.
+    A body that is one JSON object is one line: some gateways overlook that a stream was asked for.
     """
 
     def __init__(self) -> None:
@@ -95,28 +102,29 @@ class _Lines:
         self._rest_bytes = self._read_bytes = 0
         self._begun = self._whole = False
 
-    def feed(self, piece: bytes) -> list[bytes]:
-        """What a piece of the body brings. Raises `ModelError` where a line, or all, is too long to be an answer."""
+    def add(self, piece: bytes) -> bytes:
+        """The lines that a piece of the body ends. Raises `ModelError` where one, or all, is too long for an answer."""
         self._rest_bytes += len(piece)
         self._read_bytes += len(piece)
         if self._rest_bytes > LONGEST_LINE_BYTES or self._read_bytes > LONGEST_ANSWER_BYTES:
             raise ModelError("The model endpoint sent more than an answer can be.", "server_error")
-        self._rest.append(piece)
         if not self._begun:
-            head = b"".join(self._rest).lstrip()
+            head = b"".join([*self._rest, piece]).lstrip()
             self._begun, self._whole = bool(head), head.startswith(b"{")
-        if self._whole or b"\n" not in piece:
-            return []
-        *lines, last = (b"".join(self._rest) if len(self._rest) > 1 else piece).split(b"\n")
-        self._rest = [last] if last else []
-        self._rest_bytes = len(last)
-        return [payload for line in lines if line and (payload := _payload(line))]
+        end = 0 if self._whole else piece.rfind(b"\n") + 1
+        if not end:
+            self._rest.append(piece)
+            return b""
+        ended = piece if end == len(piece) else piece[:end]
+        if self._rest:
+            ended = b"".join([*self._rest, ended])
+        self._rest, self._rest_bytes = ([], 0) if end == len(piece) else ([piece[end:]], len(piece) - end)
+        return ended
 
-    def end(self) -> list[bytes]:
-        """What is left when the body has ended."""
+    def end(self) -> bytes:
+        """What is left when the body has ended, as one line."""
         left = b"".join(self._rest)
-        payload = left if self._whole else _payload(left)
-        return [payload] if payload else []
+        return left.lstrip() if self._whole else left
 
 
 def _payload(line: bytes) -> bytes:

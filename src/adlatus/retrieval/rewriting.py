@@ -66,8 +66,8 @@ async def _one(resources: Resources, route: Route, query: str) -> str:
 
 def _said(chunk: Chunk) -> str:
     match chunk:
-        case str():
-            return chunk
+        case list():
+            return "".join(chunk)
         case {"choices": [{"delta": {"content": str(text)}}, *_]}:
             return text
         case {"choices": [{"message": {"content": str(text)}}, *_]}:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 from adlatus.ids import new_id
 from adlatus.runs import telling, tools
@@ -102,6 +103,9 @@ class Journal:
 
     async def say(self, pieces: Sequence[Piece]) -> None:
         """The model said more: a first piece opens a message or a step, each is streamed. Deltas are not committed."""
+        if self._message and (texts := _texts(pieces)):
+            self._tell(self._message.frames(texts))
+            return
         frames: list[bytes] = []
         for piece in pieces:
             if isinstance(piece, _OF_CALLS):
@@ -388,6 +392,11 @@ async def _ended(connection: Connection, ending: Ending, used: Usage, **values: 
     run, message, step = _there(row, "run"), statements.part(row, "message"), statements.part(row, "step")
     frames = telling.ended([message] if message else [], [step] if step else [], run["include"])
     return _Ended(run, [*frames, telling.event("thread.run", Run.of(run)), wire.DONE])
+
+
+def _texts(pieces: Sequence[Piece]) -> Sequence[str]:
+    """The pieces if all are text, as most are."""
+    return cast(Sequence[str], pieces) if set(map(type, pieces)) == {str} else ()
 
 
 def _there(row: Row, table: str) -> Row:

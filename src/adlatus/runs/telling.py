@@ -30,17 +30,26 @@ class OpenMessage:
         """The deltas of the images that the message begins with."""
         return [wire.image_delta(self._message_id, index, file_id) for index, file_id in enumerate(self._images)]
 
+    def frames(self, texts: Sequence[str]) -> list[bytes]:
+        """The deltas of more text."""
+        return self._of_text().frames(texts)
+
     def frame(self, piece: str | Cited | Refused) -> bytes:
         """The delta of a piece. Parts are numbered in the order in which they are first heard of."""
-        first = len(self._images)
-        if not isinstance(piece, Refused):
-            if self._text is None:
-                self._text = wire.TextDeltas(self._message_id, index=first + int(self._refusal is not None))
-            if isinstance(piece, str):
-                return self._text.frame(piece)
-            return self._text.annotated(piece.text, piece.index, piece.annotation)
-        self._refusal = self._refusal or wire.RefusalDeltas(self._message_id, index=first + int(self._text is not None))
+        if isinstance(piece, str):
+            return self._of_text().frame(piece)
+        if isinstance(piece, Cited):
+            return self._of_text().annotated(piece.text, piece.index, piece.annotation)
+        if self._refusal is None:
+            index = len(self._images) + int(self._text is not None)
+            self._refusal = wire.RefusalDeltas(self._message_id, index)
         return self._refusal.frame(piece.text)
+
+    def _of_text(self) -> wire.TextDeltas:
+        if self._text is None:
+            index = len(self._images) + int(self._refusal is not None)
+            self._text = wire.TextDeltas(self._message_id, index)
+        return self._text
 
 
 class OpenCalls:

@@ -105,23 +105,14 @@ class Turn:
         """The place of a part in the content, which does not change once a piece of it was given."""
         return len(self.images) + list(self._parts).index(part)
 
-    def fold(self, chunks: Iterable[Json | str]) -> list[Piece]:
+    def fold(self, chunks: Iterable[Json | list[str]]) -> list[Piece]:
         """Add chunks, or the texts of those that have nothing else; returns the pieces that they brought, in order."""
         new: list[Piece] = []
         for chunk in chunks:
-            if isinstance(chunk, str):
-                if chunk:
-                    self._add_text(chunk, new)
-                continue
-            if choice := _first(chunk.get("choices")):
-                # Where an endpoint overlooks that a stream was asked for, `message` has it all
-                delta = choice.get("delta") or choice.get("message")
-                if isinstance(delta, dict):
-                    self._add(delta, new, whole=not choice.get("delta"))
-                if reason := choice.get("finish_reason"):
-                    self.finish_reason = _finish_reason(reason) or self.finish_reason
-            if isinstance(reported := chunk.get("usage"), dict):
-                self.usage = _usage(reported) or self.usage
+            if isinstance(chunk, list):
+                self._add_texts(chunk, new)
+            else:
+                self._add_chunk(chunk, new)
         return new
 
     def finish(self) -> list[Piece]:
@@ -131,6 +122,26 @@ class Turn:
             self._thinking.hidden.append(text)
             return []
         return [*self._spoken(text), *self._end_of_text()]
+
+    def _add_texts(self, texts: list[str], new: list[Piece]) -> None:
+        if self._thinking.over and not self.calls and self._citations is None and self._links is None:
+            if said := list(filter(None, texts)):
+                self._parts.setdefault("text", []).extend(said)
+                new += said
+            return
+        for text in filter(None, texts):
+            self._add_text(text, new)
+
+    def _add_chunk(self, chunk: Json, new: list[Piece]) -> None:
+        if choice := _first(chunk.get("choices")):
+            # Where an endpoint overlooks that a stream was asked for, `message` has it all
+            delta = choice.get("delta") or choice.get("message")
+            if isinstance(delta, dict):
+                self._add(delta, new, whole=not choice.get("delta"))
+            if reason := choice.get("finish_reason"):
+                self.finish_reason = _finish_reason(reason) or self.finish_reason
+        if isinstance(reported := chunk.get("usage"), dict):
+            self.usage = _usage(reported) or self.usage
 
     def _add(self, delta: Json, new: list[Piece], *, whole: bool) -> None:
         if self.calls:

@@ -1,9 +1,10 @@
 """One run's events in the process that executes it: numbered, kept for a while, handed to whoever listens here."""
 
 import asyncio
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 from adlatus.wire import events as wire
 
@@ -76,7 +77,7 @@ class Channel:
     def append(self, attempt: int, frames: Iterable[bytes]) -> None:
         """Number frames and hand them over, to those who listen at once."""
         number = max(attempt << 32, self.numbers[-1] if self.numbers else self.base)
-        told = [wire.numbered(n, frame) for n, frame in enumerate(frames, number + 1)]
+        told = wire.numbered(number + 1, frames)
         last, whole = number + len(told), b"".join(told)
         self.numbers += range(number + 1, last + 1)
         self.frames += told
@@ -117,13 +118,13 @@ class Channel:
 
     def unwritten(self) -> Iterator[tuple[int, int, int, bytes]]:
         """What is not written yet, as rows: how much is once it is, the first and the last number, and the frames."""
-        start, size_bytes = self.written, 0
-        for place in range(self.written, len(self.frames)):
-            size_bytes += len(self.frames[place])
-            if size_bytes >= _ROW_BYTES or place == len(self.frames) - 1:
-                frames = b"".join(self.frames[start : place + 1])
-                yield place + 1, self.numbers[start], self.numbers[place], frames
-                start, size_bytes = place + 1, 0
+        start = self.written
+        ends_bytes = list(accumulate(map(len, self.frames[start:])))
+        while start < len(self.frames):
+            told_bytes = ends_bytes[start - self.written - 1] if start > self.written else 0
+            end = min(self.written + bisect_left(ends_bytes, told_bytes + _ROW_BYTES) + 1, len(self.frames))
+            yield end, self.numbers[start], self.numbers[end - 1], b"".join(self.frames[start:end])
+            start = end
 
     def forget(self) -> None:
         """Let go the oldest of what is written, as far as it is more than is kept."""

@@ -143,7 +143,7 @@ class EventLog:
         So nobody misses them, even if this process dies before it has told them.
         """
         first = (attempt << 32) + 1
-        told = [wire.numbered(number, frame) for number, frame in enumerate(frames, first)]
+        told = wire.numbered(first, frames)
         last, stored = first + len(told) - 1, _packed(b"".join(told))
         await tx.fetch(_WRITE, run_ids=[run_id], firsts=[first], lasts=[last], frames=[stored])
 

@@ -1,5 +1,6 @@
 """Server-sent events: names, and the bytes of one event. A frame is complete but for its `id:` line."""
 
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import orjson
@@ -20,9 +21,12 @@ def compact(value: object) -> bytes:
     return orjson.dumps(value)
 
 
-def numbered(number: int, event: bytes) -> bytes:
-    """The frame with the `id:` line by which a reader can come back."""
-    return b"id: %d\n" % number + event
+def numbered(first: int, frames: Iterable[bytes]) -> list[bytes]:
+    """The frames with the `id:` lines by which a reader can come back, from a number on."""
+    return [b"id: %d\n" % number + frame for number, frame in enumerate(frames, first)]
+
+
+_END: Final = b"}}]}}\n\n"
 
 
 class TextDeltas:
@@ -36,18 +40,27 @@ class TextDeltas:
             b'event: thread.message.delta\ndata: {"id":"%b","object":"thread.message.delta",'
             b'"delta":{"content":[{"index":%d,"type":"text","text":{"value":' % (message_id.encode(), index)
         )
-        self._suffix = b',"annotations":[]}}]}}\n\n'
+        self._begun = False
 
     def frame(self, text: str) -> bytes:
         """The frame that adds `text`."""
-        suffix, self._suffix = self._suffix, b"}}]}}\n\n"
-        return self._prefix + orjson.dumps(text) + suffix
+        if self._begun:
+            return self._prefix + orjson.dumps(text) + _END
+        self._begun = True
+        return self._prefix + orjson.dumps(text) + b',"annotations":[]' + _END
+
+    def frames(self, texts: Sequence[str]) -> list[bytes]:
+        """The frames that add texts, one after the other."""
+        if not self._begun:
+            return [self.frame(texts[0]), *self.frames(texts[1:])] if texts else []
+        prefix, json, end = self._prefix, orjson.dumps, _END
+        return [prefix + json(text) + end for text in texts]
 
     def annotated(self, text: str, index: int, annotation: Json) -> bytes:
         """The frame that adds `text` with the annotation of that index, which is never sent again."""
-        self._suffix = b"}}]}}\n\n"
+        self._begun = True
         told = orjson.dumps([{"index": index, **annotation}])
-        return self._prefix + orjson.dumps(text) + b',"annotations":' + told + self._suffix
+        return self._prefix + orjson.dumps(text) + b',"annotations":' + told + _END
 
 
 class RefusalDeltas:
