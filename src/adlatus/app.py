@@ -51,14 +51,10 @@ from adlatus.settings import Settings
 from adlatus.store.leases import FILES, RUNS, AnyLease, FileLease, Lease
 from adlatus.telemetry import Metrics
 from adlatus.validation import from_validation
-from adlatus.wire.common import ErrorResponse
 from adlatus.wire.events import compact
 from adlatus.worker import GRACE_S, Worker
 
 _RATES = [f"x-ratelimit-{what}-{kind}" for kind in ("requests", "tokens") for what in ("limit", "remaining", "reset")]
-
-REFUSED: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorResponse, "description": "An error"}}
-"""What the documentation says of every answer but the one that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +106,10 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.worker = None  # a stop may come before there is one
-    for noun in (assistants, runs, threads, messages, steps, files, uploads, vector_stores, models, relay):
-        app.include_router(noun.router, prefix="/v1", responses=REFUSED)
-    app.include_router(operations.router, include_in_schema=False)
+    # As routes of the application: those of an included router are looked for twice, each for twice as long. They are
+    # tried in this order, so that what is asked for most comes first.
+    for noun in (runs, threads, messages, steps, assistants, files, uploads, vector_stores, models, relay, operations):
+        app.router.routes += noun.router.routes
     app.add_exception_handler(ApiError, _render_api_error)
     app.add_exception_handler(RequestValidationError, _render_validation_error)
     app.add_exception_handler(HTTPException, _render_http_exception)

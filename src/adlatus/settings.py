@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -236,6 +237,7 @@ def _address(bind: str) -> tuple[str, int]:
     return host, int(port)
 
 
+@lru_cache(maxsize=256)  # asked for every request
 def is_loopback(host: str) -> bool:
     """Whether an address to listen on, or the host part of a `Host` header, can only mean this machine."""
     name = host.strip("[]").lower()
@@ -247,6 +249,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+@lru_cache(maxsize=256)
 def host_name(url: str) -> str:
     """The host part of a URL; nothing where there is none, or none that can be made out."""
     try:

@@ -9,7 +9,7 @@ import orjson
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
@@ -30,7 +30,7 @@ from adlatus.store.leases import Claim, Lease
 from adlatus.store.pages import Page
 from adlatus.tenants.rates import check_tokens
 from adlatus.validation import from_validation
-from adlatus.wire.common import MAX_DEPTH, Json, refuse_deep, refuse_nul
+from adlatus.wire.common import MAX_DEPTH, ErrorResponse, Json, refuse_deep, refuse_nul
 from adlatus.wire.steps import Included
 
 NO_KEY = (
@@ -39,6 +39,12 @@ NO_KEY = (
     "from your browser and are prompted for a username and password. You can obtain an API key from your operator."
 )
 
+
+PREFIX = "/v1"
+"""Where the API lives. Azure's paths are translated to it."""
+
+REFUSED: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorResponse, "description": "An error"}}
+"""What the documentation says of every answer but the one that was asked for."""
 
 MAX_BODY_BYTES = 32 * 2**20
 """The longest JSON body that is read: more than a hundred messages of the greatest length."""
@@ -138,8 +144,11 @@ async def _tokens_left(request: Request) -> None:
     check_tokens(project_id, request.scope[SEEN]["standing"])
 
 
-async def _beta(request: Request, openai_beta: Annotated[str | None, Header(include_in_schema=False)] = None) -> None:
+def _check_beta(request: Request) -> None:
     """The rules of the `OpenAI-Beta` header. Azure wanted none. *Source*: field reports (semantics, section 3)."""
+    openai_beta = request.headers.get("openai-beta")
+    if openai_beta == "assistants=v2":
+        return
     if openai_beta is None:
         if AZURE in request.scope:
             return
@@ -204,13 +213,7 @@ async def _after_event(
     return max(after, int(last_event_id))
 
 
-async def _include(include: Annotated[tuple[Included, ...], Query(alias="include[]")] = ()) -> tuple[Included, ...]:
-    return include
-
-
-async def _replaces_active(
-    on_active_run: Annotated[str | None, Header(alias="adlatus-on-active-run")] = None,
-) -> bool:
+def _replacing(on_active_run: str | None) -> str | None:
     if on_active_run not in (None, "replace"):
         raise InvalidRequest(
             f"Invalid value: '{shortened(on_active_run)}'. The header 'adlatus-on-active-run' may be 'replace', which "
@@ -218,13 +221,13 @@ async def _replaces_active(
             param="adlatus-on-active-run",
             code="invalid_value",
         )
-    return on_active_run is not None
+    return on_active_run
 
 
 def _id(name: str, prefix: str) -> Any:
-    """A dependency that gives the path parameter `name`, refusing ids of the wrong kind. *Source*: a field report."""
+    """The path parameter `name`, which has to be an id of the right kind. *Source*: a field report."""
 
-    async def check(value: Annotated[str, Path(alias=name, description=f"An ID that begins with '{prefix}'")]) -> str:
+    def check(value: str) -> str:
         if not value.startswith(prefix):
             raise InvalidRequest(
                 f"Invalid '{name}': '{value[:128]}'. Expected an ID that begins with '{prefix}'.",
@@ -233,8 +236,10 @@ def _id(name: str, prefix: str) -> Any:
             )
         return value
 
-    return Depends(check)
+    return Annotated[str, Path(alias=name, description=f"An ID that begins with '{prefix}'"), AfterValidator(check)]
 
+
+# A dependency costs a request many times what a validator does, so that only what needs the request is one
 
 Opened = Annotated[Resources, Depends(_resources)]
 Db = Annotated[Database, Depends(_database)]
@@ -244,16 +249,18 @@ TOKENS_LEFT = [Depends(_tokens_left)]
 """Dependencies of routes that make a model work."""
 Paging = Annotated[Page, Depends(_page)]
 AfterEvent = Annotated[int, Depends(_after_event)]
-AssistantId = Annotated[str, _id("assistant_id", "asst")]
-ThreadId = Annotated[str, _id("thread_id", "thread")]
-MessageId = Annotated[str, _id("message_id", "msg")]
-RunId = Annotated[str, _id("run_id", "run")]
-UploadId = Annotated[str, _id("upload_id", "upload")]
-VectorStoreId = Annotated[str, _id("vector_store_id", "vs_")]
-BatchId = Annotated[str, _id("batch_id", "vsfb_")]
-ReplacesActive = Annotated[bool, Depends(_replaces_active)]
-Include = Annotated[tuple[Included, ...], Depends(_include)]
-StepId = Annotated[str, _id("step_id", "step")]
+AssistantId = _id("assistant_id", "asst")
+ThreadId = _id("thread_id", "thread")
+MessageId = _id("message_id", "msg")
+RunId = _id("run_id", "run")
+UploadId = _id("upload_id", "upload")
+VectorStoreId = _id("vector_store_id", "vs_")
+BatchId = _id("batch_id", "vsfb_")
+StepId = _id("step_id", "step")
+
+# Defaults of these are given where they are used: a `default_factory` would cost as much as the rest of a request
+ReplacesActive = Annotated[str | None, AfterValidator(_replacing), Header(alias="adlatus-on-active-run")]
+Include = Annotated[tuple[Included, ...], Query(alias="include[]")]
 
 
 class _WireRequest(Request):
@@ -266,26 +273,39 @@ class _WireRequest(Request):
 
 
 class WireRoute(APIRoute):
-    """Reads bodies the way the original does: strictly JSON, and an absent body is an empty object."""
+    """Wants a key, and reads bodies the way the original does: strictly JSON, and an absent body is an empty object."""
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
-        handle = super().get_route_handler()
-        if self.body_field is None:
-            return handle
+        handle, has_json = super().get_route_handler(), self.body_field is not None
 
         async def handler(request: Request) -> Response:
-            await _project(request)  # before the body is looked at: strangers learn only that they are strangers
-            body, parsed = await read_json(request)
-            if b"\\u0000" in body:
-                _refuse(refuse_nul, parsed)
-            headers = [(name, value) for name, value in request.scope["headers"] if name != b"content-type"]
-            scope = {**request.scope, "headers": [*headers, (b"content-type", b"application/json")]}
-            wire_request = _WireRequest(scope, request.receive)
-            wire_request._body = b"{}"  # what FastAPI looks at to know that there is a body
-            wire_request.parsed = parsed
-            return await handle(wire_request)
+            await _project(request)  # before anything is looked at: strangers learn only that they are strangers
+            self.check(request)
+            return await handle(await _with_json(request) if has_json else request)
 
         return handler
+
+    def check(self, request: Request) -> None:
+        """Refuse a request by its headers."""
+
+
+class AssistantsRoute(WireRoute):
+    """Wants the beta header, too."""
+
+    def check(self, request: Request) -> None:
+        _check_beta(request)
+
+
+async def _with_json(request: Request) -> _WireRequest:
+    body, parsed = await read_json(request)
+    if b"\\u0000" in body:
+        _refuse(refuse_nul, parsed)
+    headers = [(name, value) for name, value in request.scope["headers"] if name != b"content-type"]
+    scope = {**request.scope, "headers": [*headers, (b"content-type", b"application/json")]}
+    wire_request = _WireRequest(scope, request.receive)
+    wire_request._body = b"{}"  # what FastAPI looks at to know that there is a body
+    wire_request.parsed = parsed
+    return wire_request
 
 
 async def read_json(request: Request) -> tuple[bytes, Json]:
@@ -344,12 +364,12 @@ def _refuse(check: Callable[[object], None], parsed: Json) -> None:
 
 def keyed_router() -> APIRouter:
     """A router whose routes want a key."""
-    return APIRouter(route_class=WireRoute, dependencies=[Depends(_project)])
+    return APIRouter(prefix=PREFIX, route_class=WireRoute, responses=REFUSED)
 
 
 def assistants_router() -> APIRouter:
     """A router of the Assistants API: its routes want a key and the beta header."""
-    return APIRouter(route_class=WireRoute, dependencies=[Depends(_project), Depends(_beta)])
+    return APIRouter(prefix=PREFIX, route_class=AssistantsRoute, responses=REFUSED)
 
 
 def json_response(json: bytes) -> Response:

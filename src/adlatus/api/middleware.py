@@ -4,7 +4,7 @@ without keys, which any web page could otherwise reach (DESIGN.md, section 3, ru
 import time
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adlatus.api import spans
@@ -18,6 +18,12 @@ from adlatus.tenants import rates
 from adlatus.wire.events import compact
 
 log = structlog.get_logger(__name__)
+
+_ALWAYS = {
+    "x-content-type-options": "nosniff",
+    "openai-version": "2020-10-01",
+    "openai-organization": "adlatus",
+}
 
 
 class Observe:
@@ -63,16 +69,15 @@ class Observe:
 
     def _add_headers(self, message: Message, scope: Scope, request_id: str, seconds: float) -> None:
         """*Source*: recorded response headers."""
-        headers = MutableHeaders(scope=message)
-        headers["x-request-id"] = request_id
-        headers["x-content-type-options"] = "nosniff"
-        headers["openai-version"] = "2020-10-01"
-        headers["openai-organization"] = "adlatus"
-        if project := scope[SEEN].get("project"):
-            headers["openai-project"] = project
-        if standing := scope[SEEN].get("standing"):
-            headers.update(rates.headers(standing))
-        headers["openai-processing-ms"] = str(round(seconds * 1000))
+        seen, ours = scope[SEEN], {**_ALWAYS, "x-request-id": request_id}
+        if project := seen.get("project"):
+            ours["openai-project"] = project
+        if standing := seen.get("standing"):
+            ours |= rates.headers(standing)
+        ours["openai-processing-ms"] = str(round(seconds * 1000))
+        mine = {name.encode(): value.encode() for name, value in ours.items()}
+        others = [(name, value) for name, value in message.get("headers", ()) if name.lower() not in mine]
+        message["headers"] = [*others, *mine.items()]
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route = spans.route_of(scope) or "none"

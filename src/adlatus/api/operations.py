@@ -9,7 +9,7 @@ from adlatus.probing import Probes, Readiness
 from adlatus.resources import Resources
 from adlatus.wire.events import compact
 
-router = APIRouter()
+router = APIRouter(include_in_schema=False)
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

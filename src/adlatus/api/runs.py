@@ -62,8 +62,8 @@ async def create_run(
     worker: WorkerHere,
     thread_id: ThreadId,
     body: CreateRunRequest,
-    replace: ReplacesActive,
-    include: Include,
+    replace: ReplacesActive = None,
+    include: Include = (),
 ) -> Response:
     """Create a run on a thread. The extension `adlatus-on-active-run: replace` cancels an active one first."""
     while True:

@@ -3,12 +3,12 @@
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from adlatus.api.deps import SEEN
+from adlatus.api.deps import PREFIX, SEEN
 from adlatus.telemetry.metrics import METHODS
 from adlatus.telemetry.tracing import NO_SPAN, Span, Tracing
 
-PREFIXES = ("/v1", "/openai/v1", "/openai")
-"""Where the API lives, the longest first of those that begin alike."""
+PREFIXES = (PREFIX, "/openai/v1", "/openai")
+"""Where clients find the API, the longest first of those that begin alike."""
 
 UNTRACED = frozenset(("/healthz", "/readyz", "/metrics"))
 """What machines ask all the time."""
@@ -38,15 +38,12 @@ def of(tracing: Tracing, scope: Scope, request_id: str) -> Span:
 
 
 def route_of(scope: Scope) -> str | None:
-    """The template of the path that a request was routed by; None where there is no such route.
-
-    FastAPI tells it without the prefix under which a router is included.
-    """
+    """The template of the path that a request was routed by, as its client knows it; None where there is no route."""
     route: str | None = getattr(scope.get("route"), "path", None)
-    if route is None:
-        return None
+    if route is None or not route.startswith(f"{PREFIX}/"):
+        return route
     prefix = next((prefix for prefix in PREFIXES if scope["path"].startswith(f"{prefix}/")), "")
-    return route if route.startswith(prefix) else prefix + route
+    return prefix + route.removeprefix(PREFIX)
 
 
 def end(span: Span, scope: Scope, status: int) -> None:

@@ -23,7 +23,7 @@ router = assistants_router()
 
 @router.get("/threads/{thread_id}/runs/{run_id}/steps", response_model=ObjectList[RunStep])
 async def list_run_steps(
-    db: Db, project: Project, thread_id: ThreadId, run_id: RunId, page: Paging, include: Include
+    db: Db, project: Project, thread_id: ThreadId, run_id: RunId, page: Paging, include: Include = ()
 ) -> Response:
     """List the steps of a run."""
     await rows.get(db, runs, "run", run_id, project_id=project, thread_id=thread_id)
@@ -36,7 +36,7 @@ async def list_run_steps(
 
 @router.get("/threads/{thread_id}/runs/{run_id}/steps/{step_id}", response_model=RunStep)
 async def retrieve_run_step(
-    db: Db, project: Project, thread_id: ThreadId, run_id: RunId, step_id: StepId, include: Include
+    db: Db, project: Project, thread_id: ThreadId, run_id: RunId, step_id: StepId, include: Include = ()
 ) -> Response:
     """Retrieve a step of a run."""
     scope = {"project_id": project, "thread_id": thread_id, "run_id": run_id}

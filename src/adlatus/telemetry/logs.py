@@ -3,8 +3,8 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager, suppress
+from collections.abc import MutableMapping
+from contextlib import suppress
 from typing import Any, Literal
 
 import orjson
@@ -74,11 +74,17 @@ class _Lines:
     debug = info = warning = error = critical = msg
 
 
-@contextmanager
-def log_context(**ids: str) -> Iterator[None]:
+class log_context:  # noqa: N801 - a context manager, and one that costs little: every request has one
     """Put ids such as `request_id` and `run_id` on every log line written inside."""
-    with structlog.contextvars.bound_contextvars(**ids):
-        yield
+
+    def __init__(self, **ids: str) -> None:
+        self._ids = ids
+
+    def __enter__(self) -> None:
+        self._before = structlog.contextvars.bind_contextvars(**self._ids)
+
+    def __exit__(self, *_: object) -> None:
+        structlog.contextvars.reset_contextvars(**self._before)
 
 
 def _flat_event(
