@@ -4,6 +4,7 @@ import secrets
 import string
 import time
 import uuid
+from functools import cache
 from typing import Literal
 
 Kind = Literal["asst", "thread", "msg", "run", "step", "call", "file", "vs", "vsfb", "upload", "part", "key"]
@@ -35,10 +36,16 @@ def new_request_id() -> str:
     return f"req_{secrets.token_hex(16)}"
 
 
+@cache
+def _table(alphabet: str) -> tuple[bytes, bytes]:
+    """Which character a random byte stands for, and the bytes that stand for none, so that none is favoured."""
+    fit = 256 - 256 % len(alphabet)
+    return (alphabet.encode() * 5)[:256].ljust(256), bytes(range(fit, 256))
+
+
 def _random(alphabet: str, length: int) -> str:
-    value = secrets.randbits(6 * length + 64)  # 64 bits more than needed, so that no character is favoured
-    characters = []
-    for _ in range(length):
-        value, index = divmod(value, len(alphabet))
-        characters.append(alphabet[index])
-    return "".join(characters)
+    table, unfit = _table(alphabet)
+    characters = b""
+    while len(characters) < length:
+        characters += secrets.token_bytes(length + 16).translate(table, unfit)
+    return characters[:length].decode()

@@ -13,7 +13,7 @@ from adlatus.backends.chunks import Reading
 from adlatus.runs.turn import Turn
 from adlatus.wire.common import Json
 
-TEXTS = st.text(max_size=12) | st.sampled_from(['"', "\\", '","', '"content":"', "}]}", "\n\n", "<think>", "😀"])
+TEXTS = st.text(max_size=12) | st.sampled_from(['"', "\\", '","', '"content":"', "}]}", "\n\n", "<think>", "😀", "\0"])
 EXTRAS: list[Json] = [
     {},
     {"reasoning_content": None},

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import suppress
 from typing import Any
 
 from starlette.types import Receive
@@ -10,15 +9,26 @@ from starlette.types import Receive
 
 async def until_client_leaves(receive: Receive, sending: Coroutine[Any, Any, None]) -> None:
     """Await `sending`; a client that leaves, or a server that gives up, cancels it and waits until it has ended."""
-    task = asyncio.create_task(sending)
-    leaving = asyncio.create_task(_client_left(receive))
+    sender = asyncio.current_task()
+    assert sender
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        await _client_left(receive)
+        left = True
+        sender.cancel()
+
+    watching = asyncio.create_task(watch())
     try:
-        await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
+        await sending
+    except asyncio.CancelledError:
+        if not left or sender.cancelling() > 1:
+            raise
     finally:
-        leaving.cancel()
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        watching.cancel()
+        if left:
+            sender.uncancel()
 
 
 async def _client_left(receive: Receive) -> None:

@@ -12,6 +12,7 @@ from adlatus.api.deps import BODY_SEND
 from adlatus.api.leaving import until_client_leaves
 from adlatus.api.stepping import begun
 from adlatus.store.channel import Push
+from adlatus.wire.events import DONE
 
 _EVENTS: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 STREAMED: dict[int | str, dict[str, Any]] = {200: {**_EVENTS, "description": "The run, or its events"}}
@@ -47,14 +48,17 @@ class EventStream(StreamingResponse):
         def push(ready: bytes) -> Awaitable[None] | None:
             return begun(send({"type": "http.response.body", "body": ready, "more_body": True}))
 
-        pinging = asyncio.create_task(_ping_forever(send))
+        pinging, ended = asyncio.create_task(_ping_forever(send)), False
         try:
             async with aclosing(self._follow(push)) as frames:
                 async for ready in frames:
-                    await send({"type": "http.response.body", "body": ready, "more_body": True})
+                    if ended := ready.endswith(DONE):  # with it goes the end of the body, which else costs as much
+                        pinging.cancel()
+                    await send({"type": "http.response.body", "body": ready, "more_body": not ended})
         finally:
             pinging.cancel()
-        await send({"type": "http.response.body", "body": b""})
+        if not ended:
+            await send({"type": "http.response.body", "body": b""})
 
 
 async def _ping_forever(send: Send) -> None:

@@ -64,9 +64,12 @@ class Alike:
 
 
 def _strings(texts: list[bytes]) -> list[str]:
-    """What JSON strings mean; nothing if they are not that, all of them."""
+    """What JSON strings mean; nothing if they are not that, all of them, or hold what no text may hold."""
+    joined = b",".join(texts)
+    if b"\\u0000" in joined:
+        return []
     try:
-        read: list[str] = orjson.loads(b"[%b]" % b",".join(texts))
+        read: list[str] = orjson.loads(b"[%b]" % joined)
     except orjson.JSONDecodeError:
         return []
     return read if len(read) == len(texts) and set(map(type, read)) == {str} else []
