@@ -31,8 +31,8 @@ from adlatus.api import (
     vector_stores,
 )
 from adlatus.api.admin import administered
-from adlatus.api.deps import BODY_SEND
 from adlatus.api.middleware import GuardKeyless, Observe
+from adlatus.api.sse import BODY_SEND
 from adlatus.backends.vectors.edge import EdgeIndex
 from adlatus.backends.vectors.elsewhere import ElsewhereIndex
 from adlatus.errors import ApiError, MethodNotAllowed, NotFound, body

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
 
-from adlatus.api.deps import MAX_BODY_BYTES
+from adlatus.api.routers import MAX_BODY_BYTES
 from adlatus.errors import BAD_JSON
 from tests.api.placeholders import filled_in
 from tests.conftest import Server

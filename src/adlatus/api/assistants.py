@@ -2,7 +2,8 @@
 
 from fastapi import Response
 
-from adlatus.api.deps import AssistantId, Db, Opened, Paging, Project, assistants_router, json_response
+from adlatus.api.deps import AssistantId, Db, Opened, Paging, Project
+from adlatus.api.routers import assistants_router, json_response
 from adlatus.ids import new_id
 from adlatus.store import pages, rows, tool_resources
 from adlatus.store.tables import assistants

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import get_contextvars
 
-from adlatus.api.deps import AZURE
+from adlatus.api.callers import AZURE
 from adlatus.api.middleware import respond
 from adlatus.errors import ApiError, GatewayError, NotFound, Unauthorized
 

@@ -7,7 +7,7 @@ import orjson
 from fastapi import Response
 from pydantic import ValidationError
 
-from adlatus.api.deps import json_response
+from adlatus.api.routers import json_response
 from adlatus.backends import tokens
 from adlatus.backends.embeddings import Vector
 from adlatus.backends.embeddings.local import DIMENSIONS, NAME, LocalModel

@@ -9,9 +9,10 @@ from fastapi import Depends, Path, Query, Request, Response
 from pydantic import BeforeValidator, ValidationError
 from starlette.responses import StreamingResponse
 
-from adlatus.api.deps import Db, Opened, Project, json_response, keyed_router
+from adlatus.api.deps import Db, Opened, Project
 from adlatus.api.downloads import attachment, satisfiable
 from adlatus.api.forms import Form, SentFile, read_form
+from adlatus.api.routers import json_response, keyed_router
 from adlatus.errors import InternalError, InvalidFile, InvalidRequest, shortened
 from adlatus.files import keeping
 from adlatus.ids import new_id

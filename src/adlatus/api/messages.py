@@ -4,7 +4,8 @@ from typing import Annotated
 
 from fastapi import Query, Response
 
-from adlatus.api.deps import Db, MessageId, Paging, Project, ThreadId, assistants_router, json_response
+from adlatus.api.deps import Db, MessageId, Paging, Project, ThreadId
+from adlatus.api.routers import assistants_router, json_response
 from adlatus.store import rows
 from adlatus.store import threads as store
 from adlatus.store.tables import messages

@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adlatus.api import spans
-from adlatus.api.deps import SEEN
+from adlatus.api.callers import SEEN
 from adlatus.errors import ApiError, Forbidden, InternalError, InvalidRequest, body
 from adlatus.ids import new_request_id
 from adlatus.settings import host_name, is_loopback

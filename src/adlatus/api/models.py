@@ -7,7 +7,8 @@ import structlog
 from fastapi import Response
 from starlette.convertors import StringConvertor, register_url_convertor
 
-from adlatus.api.deps import Opened, json_response, keyed_router
+from adlatus.api.deps import Opened
+from adlatus.api.routers import json_response, keyed_router
 from adlatus.backends.llm import Llm
 from adlatus.backends.refusals import ModelError
 from adlatus.backends.routing import LOCAL, LONGEST_NAME, Endpoint, Route

@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from adlatus.api.deps import Opened, project_of, secret_in
+from adlatus.api.callers import project_of, secret_in
+from adlatus.api.deps import Opened
 from adlatus.errors import Unauthorized, Unavailable
 from adlatus.measuring import Gauges
 from adlatus.probing import Probes, Readiness

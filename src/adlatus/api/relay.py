@@ -9,8 +9,9 @@ from starlette.types import Receive, Scope, Send
 
 from adlatus.api import embeddings
 from adlatus.api.azure import asked_for
-from adlatus.api.deps import TOKENS_LEFT, Opened, Project, keyed_router, read_json
+from adlatus.api.deps import TOKENS_LEFT, Opened, Project
 from adlatus.api.leaving import until_client_leaves
+from adlatus.api.routers import keyed_router, read_json
 from adlatus.backends.refusals import without_keys
 from adlatus.backends.relay import Relay, answer_headers, used_tokens
 from adlatus.backends.routing import LOCAL, Route

@@ -18,9 +18,8 @@ from adlatus.api.deps import (
     RunId,
     ThreadId,
     WorkerHere,
-    assistants_router,
-    json_response,
 )
+from adlatus.api.routers import assistants_router, json_response
 from adlatus.runs import commands
 from adlatus.store import rows, threads
 from adlatus.store.tables import runs

@@ -3,7 +3,8 @@
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from adlatus.api.deps import PREFIX, SEEN
+from adlatus.api.callers import SEEN
+from adlatus.api.routers import PREFIX
 from adlatus.telemetry.metrics import METHODS
 from adlatus.telemetry.tracing import NO_SPAN, Span, Tracing
 

@@ -8,7 +8,6 @@ from typing import Any
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from adlatus.api.deps import BODY_SEND
 from adlatus.api.leaving import until_client_leaves
 from adlatus.api.stepping import begun
 from adlatus.store.channel import Push
@@ -23,6 +22,9 @@ FOLLOWED: dict[int | str, dict[str, Any]] = {200: {**_EVENTS, "description": "Th
 
 Follow = Callable[[Push], AsyncGenerator[bytes]]
 """The frames of a stream; as many as may be are pushed instead."""
+
+BODY_SEND = "adlatus.body_send"
+"""Key of the request's scope: how the body of an answer whose head is sent may go on, past all that wanted the head."""
 
 PING_S = 15.0
 _PING = b": keep-alive\n\n"

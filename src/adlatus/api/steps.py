@@ -2,17 +2,8 @@
 
 from fastapi import Response
 
-from adlatus.api.deps import (
-    Db,
-    Include,
-    Paging,
-    Project,
-    RunId,
-    StepId,
-    ThreadId,
-    assistants_router,
-    json_response,
-)
+from adlatus.api.deps import Db, Include, Paging, Project, RunId, StepId, ThreadId
+from adlatus.api.routers import assistants_router, json_response
 from adlatus.store import pages, rows
 from adlatus.store.tables import run_steps, runs
 from adlatus.wire.common import ObjectList, object_list

@@ -2,7 +2,8 @@
 
 from fastapi import Response
 
-from adlatus.api.deps import Db, Paging, Project, ThreadId, assistants_router, json_response
+from adlatus.api.deps import Db, Paging, Project, ThreadId
+from adlatus.api.routers import assistants_router, json_response
 from adlatus.store import pages, rows, tool_resources
 from adlatus.store import threads as store
 from adlatus.store.tables import threads

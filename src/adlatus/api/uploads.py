@@ -5,8 +5,9 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from adlatus.api.deps import Opened, Project, UploadId, json_response, keyed_router
+from adlatus.api.deps import Opened, Project, UploadId
 from adlatus.api.forms import read_form
+from adlatus.api.routers import json_response, keyed_router
 from adlatus.errors import InvalidRequest, shortened
 from adlatus.files import uploads
 from adlatus.wire.files import File

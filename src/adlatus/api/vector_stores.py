@@ -6,17 +6,9 @@ from typing import Annotated, Literal
 from fastapi import Query, Response
 from starlette.responses import StreamingResponse
 
-from adlatus.api.deps import (
-    BatchId,
-    Db,
-    Opened,
-    Paging,
-    Project,
-    VectorStoreId,
-    json_response,
-    keyed_router,
-)
+from adlatus.api.deps import BatchId, Db, Opened, Paging, Project, VectorStoreId
 from adlatus.api.files import FileId
+from adlatus.api.routers import json_response, keyed_router
 from adlatus.errors import InvalidRequest
 from adlatus.retrieval import content, sweeping
 from adlatus.retrieval.ranking import Question
