@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from adlatus.settings import Settings
+from adlatus.store.db import Database
 from adlatus.store.events import EventLog, unpacked
 from adlatus.wire import events as wire
 from tests.conftest import BETA, Loop, Server, serving
@@ -136,6 +137,35 @@ def test_events_are_numbered_once_even_if_a_write_is_interrupted_or_doubled(loop
         heard = list(parse(loop.run(write()).decode().split("\n")))
         assert [event.payload for event in heard] == [0, 1, 2, 3, "[DONE]"]
         assert [event.number - (1 << 32) for event in heard] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_what_others_tell_between_two_attempts_of_a_process_is_heard_between_them(
+    loop: Loop, database: Database, *, written: bool
+) -> None:
+    """One process creates a run, another executes it for a moment and hands it back, the first cancels it."""
+    here, there = EventLog(database), EventLog(database)
+    frames = [wire.frame("thread.test", b"%d" % n) for n in range(4)]
+
+    async def heard(log: EventLog, after: int) -> list[object]:
+        content = b"".join([part async for part in log.follow("run_x", after)])
+        return [event.payload for event in parse(content.decode().split("\n"))]
+
+    async def scenario() -> None:
+        here.append("run_x", 0, frames[:2])
+        there.execute("run_x", 1)
+        there.append("run_x", 1, frames[2:3])
+        there.leave("run_x", 1)
+        await there.write()
+        here.append("run_x", 3, [frames[3], wire.DONE])
+        if not written:
+            assert await heard(here, 2) == [2, 3, "[DONE]"]
+        await here.write()
+        for log in (here, there, EventLog(database)):
+            assert await heard(log, 0) == [0, 1, 2, 3, "[DONE]"]
+            assert await heard(log, 2) == [2, 3, "[DONE]"]
+
+    loop.run(scenario())
 
 
 def test_an_executor_that_leaves_late_does_not_silence_the_next_one_here(loop: Loop, new_database: Any) -> None:

@@ -62,7 +62,8 @@ class Channel:
         self.frames: list[bytes] = []
         self.size_bytes = 0
         self.written = 0
-        self.forgotten = False
+        self.partial = False  # whether something before `base` may be elsewhere
+        self._breaks: list[int] = []  # numbers between which and those below others' may come: no row has both
         self.live = False
         self.attempt = 0
         self._changed: asyncio.Event | None = None
@@ -75,8 +76,16 @@ class Channel:
         return self._changed
 
     def append(self, attempt: int, frames: Iterable[bytes]) -> None:
-        """Number frames and hand them over, to those who listen at once."""
-        number = max(attempt << 32, self.numbers[-1] if self.numbers else self.base)
+        """Number frames and hand them over, to those who listen at once.
+
+        Where attempts were left out another process may have told of them: who has not heard that reads the table.
+        """
+        number = self.numbers[-1] if self.numbers else self.base
+        if attempt - (number >> 32) > 1:
+            self.base, self.partial = attempt << 32, True
+            self._breaks.append(self.base)
+            self.wake()
+        number = max(attempt << 32, number)
         told = wire.numbered(number + 1, frames)
         last, whole = number + len(told), b"".join(told)
         self.numbers += range(number + 1, last + 1)
@@ -123,6 +132,8 @@ class Channel:
         while start < len(self.frames):
             told_bytes = ends_bytes[start - self.written - 1] if start > self.written else 0
             end = min(self.written + bisect_left(ends_bytes, told_bytes + _ROW_BYTES) + 1, len(self.frames))
+            breaks = (bisect_right(self.numbers, number) for number in self._breaks)
+            end = min([end, *(place for place in breaks if place > start)])
             yield end, self.numbers[start], self.numbers[end - 1], b"".join(self.frames[start:end])
             start = end
 
@@ -133,10 +144,10 @@ class Channel:
             self.size_bytes -= len(self.frames[gone])
             gone += 1
         if gone:
-            self.base = self.numbers[gone - 1]
+            self.base = max(self.base, self.numbers[gone - 1])
             del self.numbers[:gone], self.frames[:gone]
             self.written -= gone
-            self.forgotten = True
+            self.partial = True
 
     def since(self, after: int) -> tuple[bytes, int]:
         """The frames after a number, up to the first end of a stream, and the number of the last of them."""

@@ -121,7 +121,7 @@ class EventLog:
     def append(self, run_id: str, attempt: int, frames: Iterable[bytes]) -> None:
         """Number frames and hand them to local readers; never waits."""
         channel = self._channel(run_id, attempt)
-        if channel.base > attempt << 32 and not channel.forgotten:
+        if channel.base > attempt << 32 and not channel.partial:
             channel.base = attempt << 32  # it may execute here before its creation is told
         channel.append(attempt, frames)
         self._dirty[run_id] = channel
