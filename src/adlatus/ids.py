@@ -39,8 +39,8 @@ def new_request_id() -> str:
 @cache
 def _table(alphabet: str) -> tuple[bytes, bytes]:
     """Which character a random byte stands for, and the bytes that stand for none, so that none is favoured."""
-    fit = 256 - 256 % len(alphabet)
-    return (alphabet.encode() * 5)[:256].ljust(256), bytes(range(fit, 256))
+    characters = bytes(ord(alphabet[byte % len(alphabet)]) for byte in range(256))
+    return characters, bytes(range(256 - 256 % len(alphabet), 256))
 
 
 def _random(alphabet: str, length: int) -> str:

@@ -145,6 +145,11 @@ def test_texts_are_not_told_from_others_that_come_to_as_many() -> None:
     assert texts(learned(chunk("One")), *(before + text + after for text in (b'"two","three"', b'"four" "five"'))) == []
 
 
+def test_what_two_lines_have_between_them_is_no_text() -> None:
+    before, after = line(chunk("One")).split(b'"One"')
+    assert texts(learned(chunk("One")), *(before + text + after for text in (b'"two', b'three","four"'))) == []
+
+
 def test_a_text_is_read_although_what_follows_it_is_none() -> None:
     before, after = line(chunk("One")).split(b'"One"')
     assert texts(learned(chunk("One")), *(before + text + after for text in (b'"two"', b"2", b'"three"'))) == ["two"]

@@ -8,10 +8,7 @@ from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticKnownError
 
 from adlatus.api.callers import SEEN, project
-from adlatus.errors import (
-    InvalidRequest,
-    shortened,
-)
+from adlatus.errors import InvalidRequest, shortened
 from adlatus.resources import Resources
 from adlatus.store.db import Database
 from adlatus.store.leases import Claim, Lease
@@ -95,8 +92,8 @@ async def _after_event(
     return max(after, int(last_event_id))
 
 
-def _replacing(on_active_run: str | None) -> str | None:
-    if on_active_run not in (None, "replace"):
+def _replacing(on_active_run: str) -> str:
+    if on_active_run != "replace":
         raise InvalidRequest(
             f"Invalid value: '{shortened(on_active_run)}'. The header 'adlatus-on-active-run' may be 'replace', which "
             "cancels the run that is active on the thread; without it a run is refused while one is active.",

@@ -41,7 +41,7 @@ class Alike:
         alike = [event[size:] for event in events if event.startswith(before)]
         if len(alike) == len(events) and (read := _strings(alike)):
             return read, min(start + WINDOW_BYTES, len(data)) - len(rest)
-        if alike and (read := _strings(alike[:1])):  # the first is: whatever follows it
+        if events and events[0].startswith(before) and (read := _strings(alike[:1])):  # whatever follows it
             return read, start + len(events[0]) + len(after)
         return [], start
 
@@ -59,20 +59,20 @@ class Alike:
 
     def _keep(self, line: tuple[bytes, bytes, bytes], before: bytes, after: bytes) -> None:
         name, _, line_end = line
-        self._before = name + before
-        self._after = after + line_end + (b"\n\r\n" if line_end.endswith(b"\r") else b"\n\n")
+        self._before = name + before + b'"'
+        self._after = b'"' + after + line_end + (b"\n\r\n" if line_end.endswith(b"\r") else b"\n\n")
 
 
-def _strings(texts: list[bytes]) -> list[str]:
-    """What JSON strings mean; nothing if they are not that, all of them, or hold what no text may hold."""
-    joined = b",".join(texts)
+def _strings(quoted: list[bytes]) -> list[str]:
+    """What JSON strings mean, by what is between their quotes; nothing if one is none, or holds what no text may."""
+    joined = b'","'.join(quoted)
     if b"\\u0000" in joined:
         return []
     try:
-        read: list[str] = orjson.loads(b"[%b]" % joined)
+        read: list[str] = orjson.loads(b'["%b"]' % joined)
     except orjson.JSONDecodeError:
         return []
-    return read if len(read) == len(texts) and set(map(type, read)) == {str} else []
+    return read if len(read) == len(quoted) and set(map(type, read)) == {str} else []
 
 
 def _text_alone(chunk: Json) -> Json | None:

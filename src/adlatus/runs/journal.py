@@ -7,7 +7,6 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
 
 from adlatus.ids import new_id
 from adlatus.runs import telling, tools
@@ -16,7 +15,7 @@ from adlatus.runs.endings import CANCELLED, COMPLETED, Ending
 from adlatus.runs.lifecycle import IllegalMove, check, sources
 from adlatus.runs.loaded import Loaded, used_in
 from adlatus.runs.shield import through_outages, to_the_end
-from adlatus.runs.turn import Piece, Turn
+from adlatus.runs.turn import Piece, Turn, only_texts
 from adlatus.store import runs as statements
 from adlatus.store import tool_resources
 from adlatus.store.db import Connection, Database, Row, Transaction
@@ -103,7 +102,7 @@ class Journal:
 
     async def say(self, pieces: Sequence[Piece]) -> None:
         """The model said more: a first piece opens a message or a step, each is streamed. Deltas are not committed."""
-        if self._message and (texts := _texts(pieces)):
+        if self._message and (texts := only_texts(pieces)):
             self._tell(self._message.frames(texts))
             return
         frames: list[bytes] = []
@@ -392,11 +391,6 @@ async def _ended(connection: Connection, ending: Ending, used: Usage, **values: 
     run, message, step = _there(row, "run"), statements.part(row, "message"), statements.part(row, "step")
     frames = telling.ended([message] if message else [], [step] if step else [], run["include"])
     return _Ended(run, [*frames, telling.event("thread.run", Run.of(run)), wire.DONE])
-
-
-def _texts(pieces: Sequence[Piece]) -> Sequence[str]:
-    """The pieces if all are text, as most are."""
-    return cast(Sequence[str], pieces) if set(map(type, pieces)) == {str} else ()
 
 
 def _there(row: Row, table: str) -> Row:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal, TypeGuard, cast
 
 from adlatus.runs.calls import Argued, Call, Called, Calls, text_of
 from adlatus.runs.citations import Citations, Cited, Passages
@@ -28,6 +28,11 @@ class Refused:
 
 Piece = str | Cited | Refused | Called | Argued
 """What a chunk brought; a string is more of the answer's text, which mostly is all that there is."""
+
+
+def only_texts(pieces: Sequence[Piece]) -> Sequence[str]:
+    """The pieces if all are text, as most are; else none."""
+    return cast(Sequence[str], pieces) if set(map(type, pieces)) == {str} else ()
 
 
 class Turn:
