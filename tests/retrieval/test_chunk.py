@@ -30,12 +30,8 @@ def _ranks() -> None:
         missing("ranks", "bpe-openai is not installed: pip install 'adlatus[local]'")
 
 
-@pytest.fixture(params=["exact", "estimated"])
-def model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The model by whose tokens is cut: one that is known, or one for which there are no ranks."""
-    name = MODEL if request.param == "exact" else "unknown"
-    monkeypatch.setattr("adlatus.retrieval.chunk.MODEL", name)
-    return name
+MODELS = pytest.mark.parametrize("model", [MODEL, "unknown"], ids=["exact", "estimated"])
+"""By whose tokens is cut: a model that is known, and one for which there are no ranks."""
 
 
 def paged(texts: list[str]) -> list[Piece]:
@@ -56,16 +52,14 @@ def check(made: list[Chunk], text: str, size: int, overlap: int) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(TEXTS, SIZES)
-@pytest.mark.parametrize("name", [MODEL, "unknown"])
-def test_windows_cover_the_text_and_begin_every_stride(name: str, texts: list[str], sizes: tuple[int, int]) -> None:
+@MODELS
+def test_windows_cover_the_text_and_begin_every_stride(model: str, texts: list[str], sizes: tuple[int, int]) -> None:
     size, overlap = sizes
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("adlatus.retrieval.chunk.MODEL", name)
-        made = list(chunks(paged(texts), size, overlap))
+    made = list(chunks(paged(texts), size, overlap, model=model))
     text = "".join(texts)
     check(made, text, size, overlap)
     total = sum(chunk.token_count for chunk in made) - overlap * (len(made) - 1 if made else 0)
-    assert total == tokens.counter(name)(text)
+    assert total == tokens.counter(model)(text)
 
 
 @settings(max_examples=60, deadline=None)
@@ -125,10 +119,11 @@ def test_more_tokens_than_a_file_may_have_are_an_error() -> None:
 
 
 @pytest.mark.parametrize("unit", ["a", " ", "\n", "漢", "👍", "a9", "=", "é "])
+@MODELS
 def test_a_million_of_the_same_are_cut_in_linear_time(unit: str, model: str) -> None:
     text = unit * (1_000_000 // len(unit))
     started = time.process_time()
-    made = list(chunks([Piece(text, None)]))
+    made = list(chunks([Piece(text, None)], model=model))
     assert time.process_time() - started < 5
     check(made, text, 800, 400)
 

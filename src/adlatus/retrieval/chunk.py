@@ -41,20 +41,25 @@ class Chunk:
 
 
 def chunks(
-    pieces: Iterable[Piece], size: int = SIZE, overlap: int = OVERLAP, most_tokens: int = MOST_TOKENS
+    pieces: Iterable[Piece],
+    size: int = SIZE,
+    overlap: int = OVERLAP,
+    most_tokens: int = MOST_TOKENS,
+    *,
+    model: str = MODEL,
 ) -> Iterator[Chunk]:
     """The windows of `size` tokens, each beginning `size - overlap` after the one before; the last may be shorter.
 
-    They cover the text, and none lies within another. Blocks: take some at a time, off the loop. `overlap` is at most
-    half of `size`, as on the wire. Raises `TooManyTokensError` when the text turns out to be too long, after chunks
-    of it have been given.
+    They cover the text, and none lies within another. Tokens are those of `model`. Blocks: take some at a time, off the
+    loop. `overlap` is at most half of `size`, as on the wire. Raises `TooManyTokensError` when the text turns out to
+    be too long, after chunks of it have been given.
     """
     if not 0 <= overlap <= size // 2:
         raise ValueError(f"an overlap of {overlap} tokens in windows of {size}")
     pages = _Pages()
     opened: list[_Window] = []
     stride, index, position = size - overlap, 0, 0
-    segments = _segments(_tokenised(pages.seen(pieces)), size, stride)
+    segments = _segments(_tokenised(pages.seen(pieces), model), size, stride)
     following = next(segments, None)
     while following is not None:
         segment, following = following, next(segments, None)
@@ -114,7 +119,7 @@ class _Pages:
         return self._numbers[found - 1] if found else None
 
 
-def _tokenised(texts: Iterable[str]) -> Iterator[tuple[bytes, Sequence[int]]]:
+def _tokenised(texts: Iterable[str], model: str) -> Iterator[tuple[bytes, Sequence[int]]]:
     """The text as bytes, and how many of them each token has. Short texts are joined: a token may span them."""
     rest = ""
     waiting: list[str] = []
@@ -125,12 +130,12 @@ def _tokenised(texts: Iterable[str]) -> Iterator[tuple[bytes, Sequence[int]]]:
         if length > 2 * tokens.PIECE:
             *ready, rest = tokens.pieces("".join([rest, *waiting]))
             waiting, length = [], 0
-            yield from map(_sized, ready)
-    yield from map(_sized, tokens.pieces("".join([rest, *waiting])))
+            yield from (_sized(piece, model) for piece in ready)
+    yield from (_sized(piece, model) for piece in tokens.pieces("".join([rest, *waiting])))
 
 
-def _sized(piece: str) -> tuple[bytes, Sequence[int]]:
-    return piece.encode(), tokens.sizes(MODEL, piece)
+def _sized(piece: str, model: str) -> tuple[bytes, Sequence[int]]:
+    return piece.encode(), tokens.sizes(model, piece)
 
 
 def _bounds(size: int, stride: int) -> Iterator[int]:
